@@ -1,0 +1,121 @@
+//! Pixels in: turns a camera, a drawing or a file into frames or access units with capture times.
+//!
+//! Sources name no clock: `produce` waits as [`Wait`] says and passes `now`.
+
+mod file;
+mod pattern;
+mod v4l2;
+
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+pub use file::File;
+pub use pattern::{DrawnFrame, Pattern};
+pub use v4l2::{MappedFrame, V4l2};
+
+use crate::frame::{Frame, PixelFormat};
+use crate::h264::AccessUnit;
+use crate::time::Instant;
+
+/// An opened source, by what it yields.
+#[derive(Debug)]
+pub enum Source {
+    /// Uncompressed pictures: for the encoder.
+    Raw(Box<dyn RawSource>),
+    /// Access units that somebody else has encoded.
+    Coded(Box<dyn CodedSource>),
+}
+
+/// What to wait for before the next call of `capture`.
+#[derive(Clone, Copy, Debug)]
+pub enum Wait<'a> {
+    /// Until the device is readable (or says that it is gone).
+    Readable(BorrowedFd<'a>),
+    /// Until this time has come.
+    Until(Instant),
+}
+
+/// The pictures a source delivers; both sides may differ from what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mode {
+    pub format: PixelFormat,
+    pub width: u32,
+    pub height: u32,
+    pub fps: f64,
+}
+
+/// A source of uncompressed pictures.
+pub trait RawSource: std::fmt::Debug + Send {
+    /// What it delivers.
+    fn mode(&self) -> Mode;
+    /// What to wait for.
+    fn wait(&self) -> Wait<'_>;
+    /// Takes the next picture, if there is one; never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the device's fault. [`Error::Gone`] and [`Error::Os`] want the source reopened;
+    /// a single damaged buffer is counted, not an error.
+    fn capture(&mut self, now: Instant) -> Result<Option<RawFrame>, Error>;
+    /// Pictures lost so far: damaged buffers, and gaps in the driver's sequence.
+    fn lost(&self) -> u64;
+}
+
+/// A source of access units that are already H.264.
+pub trait CodedSource: std::fmt::Debug + Send {
+    /// What to wait for.
+    fn wait(&self) -> Wait<'_>;
+    /// Pictures per second, as far as the source knows.
+    fn fps(&self) -> f64;
+    /// Writes the next access unit into `unit`, if there is one; never blocks.
+    ///
+    /// The unit's capture time is that of the schedule (or the driver), and always increases.
+    ///
+    /// # Errors
+    ///
+    /// As [`RawSource::capture`].
+    fn capture(&mut self, now: Instant, unit: &mut AccessUnit) -> Result<bool, Error>;
+}
+
+/// One uncompressed picture, with the buffer that it lies in; dropping it gives the buffer back.
+#[derive(Debug)]
+pub enum RawFrame {
+    /// A driver's buffer.
+    Mapped(MappedFrame),
+    /// The test pattern's.
+    Drawn(DrawnFrame),
+}
+
+impl RawFrame {
+    /// The picture.
+    #[must_use]
+    pub fn frame(&self) -> Frame<'_> {
+        match self {
+            Self::Mapped(frame) => frame.frame(),
+            Self::Drawn(frame) => frame.frame(),
+        }
+    }
+}
+
+/// Why a source cannot be opened or has stopped.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Another process has the device.
+    #[error("{}: busy{}", device.display(), holder.as_ref().map(|who| format!(", held by {who}")).unwrap_or_default())]
+    Busy { device: PathBuf, holder: Option<String> },
+    /// The device was unplugged, or its driver went away.
+    #[error("{}: the device is gone", device.display())]
+    Gone { device: PathBuf },
+    /// Nothing that the camera offers can be used.
+    #[error("{}: no usable format: it offers {offered}; usable are YUYV, UYVY, NV12, NV21, YU12 and YV12", device.display())]
+    NoUsableFormat { device: PathBuf, offered: String },
+    /// The file is no H.264 Annex B byte stream, or a broken one.
+    #[error("{}: {reason}", path.display())]
+    BadFile { path: PathBuf, reason: &'static str },
+    /// Any other refusal of the kernel.
+    #[error("{}: {call}: {}", path.display(), errno.desc())]
+    Os { path: PathBuf, call: &'static str, errno: Errno },
+}

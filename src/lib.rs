@@ -1,0 +1,19 @@
+//! Ocellus: IP-camera firmware. V4L2 in, H.264 over RTSP out, one static binary.
+
+pub mod capture;
+pub mod config;
+pub mod encode;
+pub mod fanout;
+pub mod firmware;
+pub mod frame;
+pub mod h264;
+pub mod net;
+pub mod picture;
+pub mod produce;
+pub mod ring;
+pub mod rtp;
+pub mod rtsp;
+pub mod serve;
+pub mod stats;
+pub mod sys;
+pub mod time;
