@@ -75,7 +75,7 @@ impl RtpTimestamp {
 #[must_use]
 pub fn ticks(at: Instant) -> u64 {
     // 90 kHz over 1 MHz; u64 holds 65 000 years of microseconds times nine.
-    at.0.saturating_mul(9) / 10
+    at.0.saturating_mul(9) / 100
 }
 
 /// Seconds since 1900-01-01 UTC, 32.32 fixed point (RFC 3550 4).

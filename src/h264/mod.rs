@@ -5,9 +5,11 @@
 //! Not implemented: parsing of slice data, SVC and MVC NAL units.
 
 mod access_unit;
+mod continuity;
 mod nal;
 mod parameter_sets;
 
 pub use access_unit::{AccessUnit, MAX_ACCESS_UNIT_LEN, MAX_NAL_UNITS, TooLong};
+pub use continuity::Continuity;
 pub use nal::{NalType, nal_type};
 pub use parameter_sets::{Description, Error as ParameterSetError, ParameterSets};

@@ -1,0 +1,100 @@
+//! "IDR, please": the one word that goes from consumers back to the encoder.
+//!
+//! A stream of IDR pictures costs bitrate for everybody, so the word is limited: forced IDRs are
+//! 200 ms apart, and a bucket of 4 is refilled at 1 per second. When it is empty, the periodic IDR
+//! serves. Requests that are waiting are one request.
+
+use std::time::Duration;
+
+use super::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::time::Instant;
+
+/// Shared by all consumers of a stream and its encoder.
+#[derive(Debug, Default)]
+pub struct IdrRequests {
+    is_pending: AtomicBool,
+    /// The time, in microseconds, at which the bucket will be full again.
+    ///
+    /// One number holds the whole bucket: every request moves it one refill further.
+    full_at: AtomicU64,
+}
+
+impl IdrRequests {
+    /// Asks for an IDR; `false` when the bucket is empty.
+    pub fn request(&self, now: Instant) -> bool {
+        if self.is_pending.load(Ordering::Relaxed) {
+            return true;
+        }
+        let now = now.as_micros();
+        let spend = |full_at: u64| {
+            let next = full_at.max(now) + REFILL_US;
+            (next - now <= BUCKET_LEN * REFILL_US).then_some(next)
+        };
+        if self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+            return false;
+        }
+        self.is_pending.store(true, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether the next picture shall be an IDR: somebody asked, and the last one is old enough.
+    ///
+    /// For the encoder's thread only. A request that comes too early stays.
+    pub fn take(&self, now: Instant, last_idr: Instant) -> bool {
+        now.since(last_idr) >= APART && self.is_pending.swap(false, Ordering::Relaxed)
+    }
+
+    /// An IDR was made anyway: what was asked for has been served.
+    pub fn clear(&self) {
+        self.is_pending.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Between two forced IDRs.
+const APART: Duration = Duration::from_millis(200);
+/// Forced IDRs in a burst: a household's players that start together.
+const BUCKET_LEN: u64 = 4;
+/// Time until one more is allowed, in microseconds.
+const REFILL_US: u64 = 1_000_000;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1000)
+    }
+
+    #[test]
+    fn four_at_once_then_one_a_second() {
+        let requests = IdrRequests::default();
+        let mut granted = 0;
+        for round in 0..20 {
+            granted += u32::from(requests.request(at(1_000_000 + round)));
+            requests.clear();
+        }
+        assert_eq!(granted, 4);
+        assert!(!requests.request(at(1_000_900)));
+        assert!(requests.request(at(1_001_100)));
+        requests.clear();
+        assert!(!requests.request(at(1_001_101)));
+    }
+
+    #[test]
+    fn requests_that_wait_are_one_and_cost_one() {
+        let requests = IdrRequests::default();
+        for _ in 0..100 {
+            assert!(requests.request(at(5_000)));
+        }
+        assert!(!requests.take(at(5_000), at(4_900)), "100 ms after the last IDR is too early");
+        assert!(requests.take(at(5_100), at(4_900)));
+        assert!(!requests.take(at(9_000), at(4_900)), "served");
+    }
+
+    #[test]
+    fn the_first_moment_after_boot_has_a_full_bucket() {
+        let requests = IdrRequests::default();
+        assert!(requests.request(Instant::ZERO));
+        assert!(!requests.take(Instant::ZERO, Instant::ZERO));
+    }
+}
