@@ -67,7 +67,13 @@ impl RtpTimestamp {
     /// 64-bit ticks are reduced last, so no precision is lost however long the machine is up.
     #[must_use]
     pub fn at(at: Instant, offset: u32) -> Self {
-        Self(low_32(ticks(at)).wrapping_add(offset))
+        Self::from_ticks(ticks(at), offset)
+    }
+
+    /// As [`RtpTimestamp::at`], from [`ticks`].
+    #[must_use]
+    pub fn from_ticks(ticks: u64, offset: u32) -> Self {
+        Self(low_32(ticks).wrapping_add(offset))
     }
 }
 
