@@ -219,6 +219,15 @@ impl Fanout {
         }
     }
 
+    /// An access unit of `stream` was lost before it got here: its viewers go on at the next IDR.
+    pub fn interrupt(&mut self, stream: usize) {
+        for viewer in self.viewers.iter_mut().filter_map(|slot| slot.viewer.as_mut()) {
+            if viewer.stream == Some(stream) {
+                viewer.queue.interrupt();
+            }
+        }
+    }
+
     /// The socket's buffer has room again.
     pub fn writable(&mut self, viewer: ViewerId) {
         let index = viewer.index;

@@ -80,6 +80,11 @@ impl Queue {
         self.has_started = false;
     }
 
+    /// Something was lost on the way here: nothing is admitted before an IDR.
+    pub(super) fn interrupt(&mut self) {
+        self.continuity.interrupt();
+    }
+
     pub(super) fn has_started(&self) -> bool {
         self.has_started
     }

@@ -39,6 +39,9 @@ pub(super) struct Heading {
 }
 
 impl WireImage {
+    /// `$`, channel and length, before every packet (RFC 2326 10.12).
+    pub const PREFIX_LEN: usize = 4;
+
     /// All packets with their prefixes for channel 0.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

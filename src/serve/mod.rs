@@ -1,1 +1,18 @@
-//! (being written)
+//! Thread 3: performs the protocols over kernel sockets.
+//!
+//! [`Hub`] puts `rtsp`, `rtp` and `fanout` together and does no I/O itself; [`Reactor`] gives it
+//! what arrives, and sends what it says, from one epoll loop.
+//!
+//! Not implemented: multicast, RTSP over HTTP, RTSPS.
+
+mod hub;
+mod playing;
+mod reactor;
+mod sender;
+mod stats;
+mod stream;
+
+pub use hub::{Action, Hub, Settings, Target};
+pub use reactor::{Error, Inlet, Reactor, Sockets, bind_ports, listener_address};
+pub use stats::Stats;
+pub use stream::StreamSettings;

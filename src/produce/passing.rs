@@ -1,0 +1,64 @@
+//! Thread 1 alone: passes access units on that somebody else has encoded.
+
+use log::warn;
+
+use super::capturing::{Failure, Woken, reopen, wait};
+use super::{Notice, Reopen, Shared};
+use crate::capture::{CodedSource, Source};
+use crate::ring::Published;
+use crate::sys::clock;
+use crate::time::Instant;
+
+pub(super) struct Passing {
+    pub(super) source: Box<dyn CodedSource>,
+    pub(super) reopen: Reopen,
+    pub(super) shared: Shared,
+    pub(super) is_ready: bool,
+}
+
+impl Passing {
+    /// Passes access units on until told to stop.
+    pub(super) fn run(mut self) {
+        while let Err(failure) = self.pass() {
+            let source = reopen(&mut self.reopen, &self.shared.stop, &failure);
+            let Some(Source::Coded(source)) = source else { break };
+            self.shared.stats.reopened.increment();
+            self.source = source;
+        }
+    }
+
+    /// `Ok` when told to stop.
+    fn pass(&mut self) -> Result<(), Failure> {
+        let mut has_warned = false;
+        loop {
+            // A file is never late: the schedule is its own.
+            match wait(self.source.wait(), Instant::from_micros(u64::MAX), &self.shared.stop) {
+                Woken::Stop => return Ok(()),
+                Woken::Ready | Woken::Late => {}
+            }
+            let Shared { publisher, stats, .. } = &mut self.shared;
+            let source = &mut self.source;
+            let published = publisher
+                .publish(|unit| source.capture(clock::now(), unit))
+                .map_err(Failure::Source)?;
+            match published {
+                Published::Yes => {
+                    stats.captured.increment();
+                    stats.encoded.increment();
+                    self.shared.wake.wake();
+                    if !self.is_ready {
+                        self.is_ready = true;
+                        // Nobody listens when the process is ending anyway.
+                        let _ = self.shared.notices.send(Notice::Ready);
+                    }
+                }
+                Published::Nothing => {}
+                Published::NoSlot if !has_warned => {
+                    has_warned = true;
+                    warn!("capture: the consumers hold every access unit; dropping");
+                }
+                Published::NoSlot => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the server keeps for one session that plays: where it goes, and its RTCP.
+//!
+//! RFC 3550 6.2, 6.4.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::stream::Stream;
+use crate::fanout::{Counts, ViewerId};
+use crate::rtp::SenderClock;
+use crate::rtp::rtcp::{Compound, SenderReport};
+use crate::rtsp::Delivery;
+use crate::time::{Instant, NtpTimestamp};
+
+#[derive(Debug)]
+pub(super) struct Playing {
+    pub(super) stream: usize,
+    pub(super) viewer: ViewerId,
+    pub(super) delivery: Delivery,
+    clock: SenderClock,
+    next_report: Instant,
+    /// When this viewer's wish for an IDR last counted.
+    idr_asked: Option<Instant>,
+    /// Since when ICMP has said that nobody listens, without a word from the viewer since.
+    unreachable_since: Option<Instant>,
+}
+
+impl Playing {
+    pub(super) fn new(
+        now: Instant,
+        wall: NtpTimestamp,
+        stream: usize,
+        viewer: ViewerId,
+        delivery: Delivery,
+    ) -> Self {
+        Self {
+            stream,
+            viewer,
+            delivery,
+            clock: SenderClock::new(now, wall),
+            next_report: now,
+            idr_asked: None,
+            unreachable_since: None,
+        }
+    }
+
+    /// When the next sender report is due: at once after PLAY, then every five seconds.
+    pub(super) fn next_report(&self) -> Instant {
+        self.next_report
+    }
+
+    /// The sender report for `now`.
+    pub(super) fn report(
+        &mut self,
+        now: Instant,
+        wall: NtpTimestamp,
+        stream: &Stream,
+        counts: Counts,
+        cname: &str,
+        is_over: bool,
+    ) -> Compound {
+        self.next_report = now + REPORT_INTERVAL;
+        SenderReport {
+            ssrc: stream.ssrc(),
+            ntp: self.clock.ntp(now, wall),
+            rtp: stream.timestamp_at(now),
+            packet_count: counts.packets,
+            octet_count: counts.octets,
+        }
+        .emit(cname, is_over)
+    }
+
+    /// Whether this viewer may ask for an IDR again: once a second.
+    pub(super) fn may_ask_for_idr(&mut self, now: Instant) -> bool {
+        let may = self.idr_asked.is_none_or(|last| now.since(last) >= IDR_INTERVAL);
+        if may {
+            self.idr_asked = Some(now);
+        }
+        may
+    }
+
+    /// The viewer has said something.
+    pub(super) fn heard(&mut self) {
+        self.unreachable_since = None;
+    }
+
+    /// ICMP says that nobody listens; whether that has been so for too long.
+    ///
+    /// Not at once: some players open their second port late.
+    pub(super) fn is_gone(&mut self, now: Instant) -> bool {
+        let since = *self.unreachable_since.get_or_insert(now);
+        now.since(since) >= UNREACHABLE_MAX
+    }
+
+    /// Whether `address` is this viewer's RTP or RTCP port.
+    pub(super) fn is_at(&self, address: SocketAddr) -> bool {
+        matches!(self.delivery, Delivery::Udp { rtp, rtcp } if address == rtp || address == rtcp)
+    }
+}
+
+/// RFC 3550 6.2: the recommended minimum.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
+/// A decoder that asks for an IDR with every packet gets one a second.
+const IDR_INTERVAL: Duration = Duration::from_secs(1);
+const UNREACHABLE_MAX: Duration = Duration::from_secs(2);

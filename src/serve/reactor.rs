@@ -1,0 +1,444 @@
+//! The epoll loop: gives the hub what arrives, and performs what it says.
+//!
+//! One thread, one epoll, level-triggered. Per access unit and turn: one wait, one read of the
+//! eventfd, and one write per TCP viewer or one for many UDP viewers.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{debug, warn};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use thiserror::Error;
+
+use super::hub::{Action, Hub, Target};
+use super::sender::{Pending, Sender};
+use super::stats::Stats;
+use crate::fanout::{Body, Sent, ViewerId};
+use crate::ring::{Consumer, IdrRequests};
+use crate::rtsp::ConnectionId;
+use crate::sys::{Wake, clock, tcp, udp};
+use crate::time::Instant;
+
+/// Sockets that were bound before anybody could connect.
+#[derive(Debug)]
+pub struct Sockets {
+    pub listeners: Vec<OwnedFd>,
+    pub rtp: udp::Socket,
+    pub rtcp: udp::Socket,
+    /// Bytes that may wait in the kernel for one TCP viewer.
+    pub send_buffer_len: usize,
+}
+
+/// One stream's way in: its access units, and its encoder's ear.
+#[derive(Debug)]
+pub struct Inlet {
+    pub units: Consumer,
+    pub idr_requests: Arc<IdrRequests>,
+}
+
+/// The loop cannot go on: the process's fault or the machine's.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("serve: {call}: {}", errno.desc())]
+    Os { call: &'static str, errno: Errno },
+}
+
+/// Thread 3.
+#[derive(Debug)]
+pub struct Reactor {
+    epoll: Epoll,
+    hub: Hub,
+    sockets: Sockets,
+    sender: Sender,
+    inlets: Vec<Inlet>,
+    /// Written by `produce` after every access unit.
+    wake: Arc<Wake>,
+    /// Written once, to end the loop.
+    stop: Arc<Wake>,
+    connections: HashMap<ConnectionId, Connection>,
+    /// Connections that are closed as soon as their last bytes are written.
+    closing: Vec<ConnectionId>,
+    /// No descriptor was left: when to listen again.
+    accept_again: Option<Instant>,
+    stats: Arc<Stats>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: OwnedFd,
+    viewer: ViewerId,
+    /// Whether epoll watches for room in the socket's buffer.
+    is_watched_for_room: bool,
+    /// When it is closed, whether or not its last bytes are written.
+    close_by: Option<Instant>,
+}
+
+impl Reactor {
+    /// Registers everything with a new epoll.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when the process has no descriptor left.
+    pub fn new(
+        hub: Hub,
+        sockets: Sockets,
+        inlets: Vec<Inlet>,
+        wake: Arc<Wake>,
+        stop: Arc<Wake>,
+        stats: Arc<Stats>,
+    ) -> Result<Self, Error> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
+        let reactor = Self {
+            epoll,
+            hub,
+            sockets,
+            sender: Sender::default(),
+            inlets,
+            wake,
+            stop,
+            connections: HashMap::new(),
+            closing: Vec::new(),
+            accept_again: None,
+            stats,
+        };
+        reactor.watch(&*reactor.wake, WAKE)?;
+        reactor.watch(&*reactor.stop, STOP)?;
+        reactor.watch(&reactor.sockets.rtp, RTP)?;
+        reactor.watch(&reactor.sockets.rtcp, RTCP)?;
+        for (index, listener) in reactor.sockets.listeners.iter().enumerate() {
+            reactor.watch(listener, LISTENERS + index as u64)?;
+        }
+        Ok(reactor)
+    }
+
+    /// Serves until told to stop, then says goodbye to the viewers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Os`] when epoll fails, which it does not.
+    pub fn run(mut self) -> Result<(), Error> {
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        loop {
+            let timeout = self.timeout();
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(errno) => return Err(Error::Os { call: "epoll_wait", errno }),
+            };
+            self.stats.turns.increment();
+            for event in events.iter().take(count) {
+                if event.data() == STOP {
+                    self.end();
+                    return Ok(());
+                }
+                self.handle(event.data(), event.events())?;
+            }
+            self.handle_timeouts()?;
+            self.perform()?;
+        }
+    }
+
+    fn handle(&mut self, token: u64, flags: EpollFlags) -> Result<(), Error> {
+        match token {
+            WAKE => self.publish(),
+            RTP | RTCP => self.receive_datagrams(token == RTCP, flags),
+            connection if connection >= CONNECTIONS => {
+                let id = ConnectionId(u32::try_from(connection - CONNECTIONS).unwrap_or(u32::MAX));
+                if flags.contains(EpollFlags::EPOLLOUT) {
+                    self.writable(id)?;
+                }
+                if flags.intersects(READABLE) {
+                    self.receive(id);
+                }
+            }
+            listener => self.accept(usize::try_from(listener - LISTENERS).unwrap_or(0))?,
+        }
+        Ok(())
+    }
+
+    /// Sends the access units that `produce` has put into the rings.
+    fn publish(&mut self) {
+        self.wake.clear();
+        for stream in 0..self.inlets.len() {
+            while let Some(unit) = self.inlets.get_mut(stream).and_then(|i| i.units.pop()) {
+                self.hub.publish(clock::now(), clock::wall(), stream, &unit);
+            }
+        }
+    }
+
+    fn accept(&mut self, listener: usize) -> Result<(), Error> {
+        let Some(listener) = self.sockets.listeners.get(listener) else { return Ok(()) };
+        let accepted = match tcp::accept(listener, self.sockets.send_buffer_len) {
+            Ok(accepted) => accepted,
+            Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                warn!("serve: no descriptor for a new connection; not accepting for a moment");
+                self.stats.refused.increment();
+                self.accept_again = Some(clock::now() + ACCEPT_PAUSE);
+                return self.watch_listeners(EpollFlags::empty());
+            }
+            // Gone before it was accepted, or somebody else's turn.
+            Err(_) => return Ok(()),
+        };
+        let now = clock::now();
+        let Some((id, viewer)) = self.hub.accept(now, accepted.peer, accepted.local) else {
+            return Ok(());
+        };
+        debug!("serve: connection={} peer={}", id.0, accepted.peer);
+        self.watch(&accepted.socket, CONNECTIONS + u64::from(id.0))?;
+        let connection = Connection {
+            socket: accepted.socket,
+            viewer,
+            is_watched_for_room: false,
+            close_by: None,
+        };
+        self.connections.insert(id, connection);
+        Ok(())
+    }
+
+    fn receive(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let mut bytes = [0; READ_LEN];
+        match tcp::receive(&connection.socket, &mut bytes) {
+            Ok(count) if count > 0 => {
+                if connection.close_by.is_none() {
+                    let bytes = bytes.get(..count).unwrap_or(&[]);
+                    self.hub.receive(clock::now(), clock::wall(), id, bytes);
+                }
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Ok(_) | Err(_) => self.close(id),
+        }
+    }
+
+    fn receive_datagrams(&mut self, is_rtcp: bool, flags: EpollFlags) {
+        let mut bytes = [0; DATAGRAM_LEN];
+        for _ in 0..DATAGRAMS_PER_TURN {
+            let socket = if is_rtcp { &self.sockets.rtcp } else { &self.sockets.rtp };
+            if flags.contains(EpollFlags::EPOLLERR)
+                && let Ok(address) = socket.receive_error()
+            {
+                if let Some(to) = address {
+                    self.hub.unreachable(clock::now(), clock::wall(), to);
+                }
+                continue;
+            }
+            match socket.receive(&mut bytes) {
+                Ok((len, Some(from))) => {
+                    let bytes = bytes.get(..len).unwrap_or(&[]);
+                    self.hub.datagram(clock::now(), clock::wall(), from, bytes);
+                }
+                Err(Errno::EAGAIN) => break,
+                // An ICMP error of the past, or a family that cannot be: the next read goes on.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    fn writable(&mut self, id: ConnectionId) -> Result<(), Error> {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.is_watched_for_room = false;
+            let mut event = EpollEvent::new(READABLE, CONNECTIONS + u64::from(id.0));
+            self.epoll.modify(&connection.socket, &mut event).map_err(os("epoll_ctl"))?;
+            self.hub.writable(connection.viewer);
+        }
+        Ok(())
+    }
+
+    fn handle_timeouts(&mut self) -> Result<(), Error> {
+        let now = clock::now();
+        if self.hub.poll_timeout().is_some_and(|due| due <= now) {
+            self.hub.handle_timeout(now, clock::wall());
+        }
+        if self.accept_again.is_some_and(|due| due <= now) {
+            self.accept_again = None;
+            self.watch_listeners(EpollFlags::EPOLLIN)?;
+        }
+        Ok(())
+    }
+
+    /// Sends and does all that the hub has ready.
+    fn perform(&mut self) -> Result<(), Error> {
+        self.transmit()?;
+        while let Some(action) = self.hub.poll_action() {
+            match action {
+                Action::WantIdr { stream } => {
+                    if let Some(inlet) = self.inlets.get(stream) {
+                        inlet.idr_requests.request(clock::now());
+                    }
+                }
+                Action::Abort(id) => self.close(id),
+                Action::Close(id) => {
+                    if let Some(connection) = self.connections.get_mut(&id)
+                        && connection.close_by.is_none()
+                    {
+                        connection.close_by = Some(clock::now() + LAST_WORDS);
+                        self.closing.push(id);
+                    }
+                }
+            }
+            self.transmit()?;
+        }
+        let now = if self.closing.is_empty() { Instant::ZERO } else { clock::now() };
+        for id in std::mem::take(&mut self.closing) {
+            let Some(connection) = self.connections.get(&id) else { continue };
+            let is_over = connection.close_by.is_some_and(|by| by <= now);
+            if is_over || self.hub.is_drained(connection.viewer) {
+                tcp::finish(&connection.socket);
+                self.close(id);
+            } else {
+                self.closing.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn transmit(&mut self) -> Result<(), Error> {
+        let mut pending = Pending::new();
+        loop {
+            let next = self.hub.poll_transmit();
+            let is_last = next.is_none();
+            if let Some((transmit, target)) = next {
+                match (target, &transmit.body) {
+                    (Target::Connection(id, channel), body) => {
+                        let Some(connection) = self.connections.get_mut(&id) else {
+                            self.hub.sent(clock::now(), &transmit, Sent::Failed);
+                            continue;
+                        };
+                        let socket = &connection.socket;
+                        let sent = self.sender.stream(socket, channel, body, &self.stats);
+                        if sent == Sent::WouldBlock && !connection.is_watched_for_room {
+                            connection.is_watched_for_room = true;
+                            let flags = READABLE | EpollFlags::EPOLLOUT;
+                            let token = CONNECTIONS + u64::from(id.0);
+                            self.epoll
+                                .modify(&connection.socket, &mut EpollEvent::new(flags, token))
+                                .map_err(os("epoll_ctl"))?;
+                        }
+                        self.hub.sent(clock::now(), &transmit, sent);
+                    }
+                    (Target::Udp { rtcp, .. }, Body::Message { bytes, .. }) => {
+                        let socket = &self.sockets.rtcp;
+                        let sent = self.sender.message(socket, rtcp, bytes, &self.stats);
+                        self.hub.sent(clock::now(), &transmit, sent);
+                    }
+                    (Target::Udp { .. }, _) => {
+                        // Sent below when it is full, so there is room.
+                        let _ = pending.push((transmit, target));
+                    }
+                }
+            }
+            if pending.is_full() || (is_last && !pending.is_empty()) {
+                let (hub, stats) = (&mut self.hub, &self.stats);
+                self.sender.packets(&self.sockets.rtp, &pending, stats, |transmit, sent| {
+                    hub.sent(clock::now(), transmit, sent);
+                });
+                pending.clear();
+            } else if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id) {
+            debug!("serve: closed connection={}", id.0);
+            // Unread bytes would make the kernel reset the connection and lose our last words.
+            let mut rest = [0; READ_LEN];
+            let _ = tcp::receive(&connection.socket, &mut rest);
+            self.hub.disconnected(clock::now(), clock::wall(), id);
+        }
+    }
+
+    /// Says goodbye, as far as the sockets take it at once.
+    fn end(&mut self) {
+        self.hub.end(clock::now(), clock::wall());
+        if let Err(error) = self.perform() {
+            debug!("{error}");
+        }
+        for connection in self.connections.values() {
+            tcp::finish(&connection.socket);
+        }
+    }
+
+    fn timeout(&self) -> EpollTimeout {
+        let closing = self.closing.iter().filter_map(|id| self.connections.get(id)?.close_by).min();
+        let due = [self.hub.poll_timeout(), self.accept_again, closing].into_iter().flatten().min();
+        let Some(due) = due else { return EpollTimeout::NONE };
+        // A millisecond too late is better than a turn too many.
+        let millis = due.since(clock::now()).as_micros().div_ceil(1_000);
+        EpollTimeout::try_from(millis.min(60_000)).unwrap_or(EpollTimeout::ZERO)
+    }
+
+    fn watch(&self, fd: impl AsFd, token: u64) -> Result<(), Error> {
+        self.epoll.add(fd, EpollEvent::new(READABLE, token)).map_err(os("epoll_ctl"))
+    }
+
+    fn watch_listeners(&self, flags: EpollFlags) -> Result<(), Error> {
+        for (index, listener) in self.sockets.listeners.iter().enumerate() {
+            let mut event = EpollEvent::new(flags, LISTENERS + index as u64);
+            self.epoll.modify(listener, &mut event).map_err(os("epoll_ctl"))?;
+        }
+        Ok(())
+    }
+}
+
+fn os(call: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |errno| Error::Os { call, errno }
+}
+
+/// Binds the fixed RTP and RTCP ports; when `may_move`, the next free even pair after them.
+///
+/// # Errors
+///
+/// EADDRINUSE, with no free pair up to [`PORT_PAIRS_MAX`] further on.
+pub fn bind_ports(
+    first: u16,
+    may_move: bool,
+) -> Result<(udp::Socket, udp::Socket, (u16, u16)), Errno> {
+    let pairs = if may_move { PORT_PAIRS_MAX } else { 1 };
+    let mut last = Errno::EADDRINUSE;
+    for rtp in (first..u16::MAX).step_by(2).take(pairs) {
+        match (udp::bind_any(rtp), udp::bind_any(rtp + 1)) {
+            (Ok(rtp_socket), Ok(rtcp_socket)) => {
+                return Ok((rtp_socket, rtcp_socket, (rtp, rtp + 1)));
+            }
+            (Err(errno), _) | (_, Err(errno)) => last = errno,
+        }
+    }
+    Err(last)
+}
+
+/// The address a listener is bound to.
+///
+/// # Errors
+///
+/// Never for a listener of ours.
+pub fn listener_address(listener: impl AsFd) -> Result<SocketAddr, Errno> {
+    tcp::local_address(listener)
+}
+
+const WAKE: u64 = 0;
+const STOP: u64 = 1;
+const RTP: u64 = 2;
+const RTCP: u64 = 3;
+const LISTENERS: u64 = 16;
+/// Connection `n` has this token plus `n`.
+const CONNECTIONS: u64 = 1 << 32;
+const READABLE: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP);
+const EVENTS_MAX: usize = 64;
+/// Several requests, or one that is over every limit.
+const READ_LEN: usize = 16 << 10;
+/// An RTCP compound is shorter; what is longer is cut, and then malformed.
+const DATAGRAM_LEN: usize = 2_048;
+/// A flood of datagrams must not keep the loop from the media.
+const DATAGRAMS_PER_TURN: usize = 64;
+/// For the last reply to a client that is sent away.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Without descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Cameras on one machine.
+const PORT_PAIRS_MAX: usize = 256;

@@ -1,0 +1,211 @@
+//! Performs what `fanout` says: one `send` per image and TCP viewer, one `sendmmsg` for the packets
+//! of many UDP viewers.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::hub::Target;
+use super::stats::Stats;
+use crate::fanout::{Body, Sent, Transmit};
+use crate::rtp::WireImage;
+use crate::sys::udp::{Batch, RUNS_MAX, Run};
+use crate::sys::{tcp, udp};
+
+/// Writes to sockets; keeps what it learns about them.
+#[derive(Debug, Default)]
+pub(super) struct Sender {
+    batch: Batch,
+    /// Receivers on whose way packets cannot be segmented: they get them one by one.
+    plain: HashSet<SocketAddr>,
+    /// An image as framed for channels other than 0-1.
+    reframed: Vec<u8>,
+}
+
+/// Packets for UDP viewers that wait to be sent in one call.
+pub(super) type Pending = heapless::Vec<(Transmit, Target), RUNS_MAX>;
+
+impl Sender {
+    /// Writes to a connection.
+    pub(super) fn stream(
+        &mut self,
+        connection: impl AsFd,
+        rtp_channel: u8,
+        body: &Body,
+        stats: &Stats,
+    ) -> Sent {
+        let bytes = match body {
+            Body::Bytes { image, range } if rtp_channel == 0 => {
+                image.bytes().get(range.clone()).unwrap_or(&[])
+            }
+            Body::Bytes { image, range } => self.reframe(image, range, rtp_channel),
+            Body::Message { bytes, from } => bytes.get(*from..).unwrap_or(&[]),
+            Body::Packets { .. } => &[],
+        };
+        stats.sends.increment();
+        match tcp::transmit(connection, bytes) {
+            Ok(count) => {
+                stats.bytes.add(count as u64);
+                Sent::Some(count)
+            }
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
+            Err(_) => Sent::Failed,
+        }
+    }
+
+    /// The bytes of `range`, with `rtp_channel` in every prefix.
+    fn reframe(&mut self, image: &WireImage, range: &Range<usize>, rtp_channel: u8) -> &[u8] {
+        self.reframed.clear();
+        self.reframed.extend_from_slice(image.bytes());
+        for index in 0..image.packet_count() {
+            let prefix = index.checked_sub(1).map_or(0, |last| image.packet_end(last));
+            if let Some(byte) = self.reframed.get_mut(prefix + 1) {
+                *byte = rtp_channel;
+            }
+        }
+        self.reframed.get(range.clone()).unwrap_or(&[])
+    }
+
+    /// Sends an RTCP packet.
+    pub(super) fn message(
+        &mut self,
+        socket: &udp::Socket,
+        to: SocketAddr,
+        bytes: &[u8],
+        stats: &Stats,
+    ) -> Sent {
+        let run = Run { to, bytes, packet_len: bytes.len().max(1), gap_len: 0 };
+        stats.sends.increment();
+        match retry(|| self.batch.send(socket, &[run])) {
+            Ok(_) => Sent::Some(1),
+            Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
+            Err(_) => Sent::Failed,
+        }
+    }
+
+    /// Sends packets to many viewers, and says for each of `pending` what became of it.
+    pub(super) fn packets(
+        &mut self,
+        socket: &udp::Socket,
+        pending: &Pending,
+        stats: &Stats,
+        mut answer: impl FnMut(&Transmit, Sent),
+    ) {
+        let mut first = 0;
+        while first < pending.len() {
+            // As many viewers as fit one call; each is wholly in it or not at all.
+            let mut runs: heapless::Vec<(usize, Range<usize>, Run<'_>), RUNS_MAX> =
+                heapless::Vec::new();
+            let mut last = first;
+            for (index, (transmit, target)) in pending.iter().enumerate().skip(first) {
+                if !self.append_runs(&mut runs, index, transmit, *target) {
+                    break;
+                }
+                last = index + 1;
+            }
+            // A single viewer's burst always fits an empty call.
+            last = last.max(first + 1);
+            let outcomes = self.send_runs(socket, &runs, stats);
+            for (index, (transmit, _)) in pending.iter().enumerate().take(last).skip(first) {
+                answer(transmit, summary(index, &runs, &outcomes));
+            }
+            first = last;
+        }
+    }
+
+    /// Adds the runs of one viewer; `false`, and none of them, when there is no room for all.
+    fn append_runs<'a>(
+        &self,
+        runs: &mut heapless::Vec<(usize, Range<usize>, Run<'a>), RUNS_MAX>,
+        index: usize,
+        transmit: &'a Transmit,
+        target: Target,
+    ) -> bool {
+        let (Body::Packets { image, packets }, Target::Udp { rtp, .. }) = (&transmit.body, target)
+        else {
+            return true;
+        };
+        let before = runs.len();
+        let is_plain = self.plain.contains(&rtp);
+        let singles = packets.clone().filter(|_| is_plain).map(|packet| packet..packet + 1);
+        let joined = image.runs(packets.clone()).filter(|_| !is_plain);
+        for run in singles.chain(joined) {
+            let start = image.packet_end(run.start) - image.packet(run.start).len();
+            let end = image.packet_end(run.end - 1);
+            let bytes = image.bytes().get(start..end).unwrap_or(&[]);
+            let packet_len = image.packet(run.start).len();
+            let run_of_bytes = Run { to: rtp, bytes, packet_len, gap_len: WireImage::PREFIX_LEN };
+            let entry = (index, run, run_of_bytes);
+            if runs.push(entry).is_err() {
+                runs.truncate(before);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends the runs; for each, what became of it.
+    fn send_runs(
+        &mut self,
+        socket: &udp::Socket,
+        runs: &[(usize, Range<usize>, Run<'_>)],
+        stats: &Stats,
+    ) -> heapless::Vec<Sent, RUNS_MAX> {
+        let bare: heapless::Vec<Run<'_>, RUNS_MAX> = runs.iter().map(|(_, _, run)| *run).collect();
+        let mut outcomes = heapless::Vec::new();
+        while outcomes.len() < bare.len() {
+            let rest = bare.get(outcomes.len()..).unwrap_or(&[]);
+            stats.sends.increment();
+            let outcome = match retry(|| self.batch.send(socket, rest)) {
+                Ok(count) if count > 0 => {
+                    for run in rest.iter().take(count) {
+                        stats.bytes.add(run.bytes.len() as u64);
+                        let packets = run.bytes.len().div_ceil(run.packet_len + run.gap_len);
+                        // Not more outcomes than runs, so there is room.
+                        let _ = outcomes.push(Sent::Some(packets));
+                    }
+                    continue;
+                }
+                Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
+                Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) if is_segmented(rest) => {
+                    self.plain.extend(rest.first().map(|run| run.to));
+                    Sent::WouldBlock
+                }
+                Err(Errno::EMSGSIZE) => Sent::Some(1),
+                Err(_) => Sent::Failed,
+            };
+            let _ = outcomes.push(outcome);
+        }
+        outcomes
+    }
+}
+
+/// Whether the first of `runs` needs the kernel to segment it.
+fn is_segmented(runs: &[Run<'_>]) -> bool {
+    runs.first().is_some_and(|run| run.bytes.len() > run.packet_len)
+}
+
+/// A socket reports an ICMP error of the past once, instead of sending.
+fn retry(mut send: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    match send() {
+        Err(Errno::ECONNREFUSED | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => send(),
+        other => other,
+    }
+}
+
+/// What became of the transmit `index`, from what became of its runs.
+fn summary(index: usize, runs: &[(usize, Range<usize>, Run<'_>)], outcomes: &[Sent]) -> Sent {
+    let mut packets = 0;
+    for (_, outcome) in runs.iter().zip(outcomes).filter(|((of, ..), _)| *of == index) {
+        match outcome {
+            Sent::Some(count) => packets += count,
+            // What went before it is gone; the rest is tried again.
+            _ if packets > 0 => break,
+            other => return *other,
+        }
+    }
+    Sent::Some(packets)
+}
