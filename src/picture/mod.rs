@@ -7,4 +7,4 @@
 
 mod convert;
 
-pub use convert::{Converter, is_in_place};
+pub use convert::{Converter, in_place};

@@ -56,7 +56,8 @@ impl Capturing {
 
     /// `Ok` when told to stop.
     fn capture(&mut self) -> Result<(), Failure> {
-        let patience = STALL_MIN.max(Duration::from_secs_f64(10.0 / self.source.mode().fps.max(0.1)));
+        let patience =
+            STALL_MIN.max(Duration::from_secs_f64(10.0 / self.source.mode().fps.max(0.1)));
         let mut lost = 0;
         let mut last_picture = clock::now();
         loop {

@@ -10,7 +10,7 @@ use crate::capture::RawFrame;
 use crate::encode::{self, Encoded, OpenH264, Settings};
 use crate::frame::Frame;
 use crate::h264::AccessUnit;
-use crate::picture::Converter;
+use crate::picture::{Converter, in_place};
 use crate::ring::{Newest, Published, Taken};
 use crate::sys::clock;
 use crate::time::Instant;
@@ -90,19 +90,17 @@ impl Encoding {
             }
             Ok::<_, encode::Error>(encoded == Encoded::Unit)
         };
-        let published = if Converter::is_in_place(&raw.frame()) {
-            publisher.publish(|unit| encode(&raw.frame(), unit))
+        let published = if let Some(frame) = in_place(&raw.frame()) {
+            publisher.publish(|unit| encode(&frame, unit))
         } else {
-            let frame = raw.frame();
-            let size = (frame.width, frame.height);
+            let source = raw.frame();
             let converter = match converter {
-                Some(converter) if converter.size() == size => converter,
-                other => other.insert(Converter::new(size.0, size.1)),
+                Some(converter) if converter.fits(&source) => converter,
+                other => other.insert(Converter::new(source.width, source.height)),
             };
-            converter.convert(&frame);
-            let (colour, captured) = (frame.colour, frame.captured);
+            let frame = converter.convert(&source);
             drop(raw);
-            publisher.publish(|unit| encode(&converter.frame(colour, captured), unit))
+            publisher.publish(|unit| encode(&frame, unit))
         }?;
         match published {
             Published::Yes => stats.encoded.increment(),

@@ -153,13 +153,7 @@ impl Hub {
     /// # Cost
     ///
     /// One copy of the bytes, however many viewers there are.
-    pub fn publish(
-        &mut self,
-        now: Instant,
-        wall: NtpTimestamp,
-        stream: usize,
-        unit: &AccessUnit,
-    ) {
+    pub fn publish(&mut self, now: Instant, wall: NtpTimestamp, stream: usize, unit: &AccessUnit) {
         let Some(outlet) = self.streams.get_mut(stream) else { return };
         self.stats.access_units.increment();
         if let Some(sets) = outlet.new_parameter_sets(unit) {
