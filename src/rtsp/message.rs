@@ -77,8 +77,10 @@ impl Request {
         if request_line.contains(char::is_control) || headers.contains(is_control) {
             return Err(malformed("control character"));
         }
-        let (method, rest) = request_line.split_once(' ').ok_or(malformed("request line"))?;
-        let (url, version) = rest.trim().rsplit_once(' ').ok_or(malformed("request line"))?;
+        let (method, rest) =
+            request_line.split_once(' ').ok_or_else(|| malformed("request line"))?;
+        let (url, version) =
+            rest.trim().rsplit_once(' ').ok_or_else(|| malformed("request line"))?;
         let url = url.trim();
         if !version.starts_with("RTSP/") || url.is_empty() || url.contains(' ') {
             return Err(malformed("request line"));

@@ -1,9 +1,44 @@
 //! Turns what viewers write on their RTSP connections into answers and into who receives what.
+//!
+//! RFC 2326 (RTSP 1.0), RFC 7616 (Digest), RFC 4566 (SDP). Sans-I/O: time, bytes and the boot
+//! secret are arguments; [`Server`] hands back responses, [`Event`]s and its next deadline.
+//!
+//! Not implemented: RTSP 2.0, multicast, SRTP, recording, redirects, the HTTP tunnel.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `parser`, `message` | bytes to requests and frames; responses to bytes |
+//! | `url`, `transport`, `sdp` | the languages inside of messages |
+//! | `auth`, `throttle`, `secret` | who asks, and how often one may guess |
+//! | `connection`, `session` | state of one peer, of one viewer |
+//! | `methods`, `server` | what a request does; the machine around it |
+
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail")
 )]
 
+mod auth;
+mod connection;
 mod message;
+mod methods;
 mod parser;
+mod sdp;
+mod secret;
+mod server;
+mod session;
+mod settings;
+mod throttle;
+mod transport;
+mod url;
+
+pub use connection::{ConnectionId, IDLE_TIMEOUT, MESSAGE_DEADLINE};
+pub use message::{Error, MAX_BODY_LEN, MAX_HEAD_LEN, MAX_HEADERS, MAX_REQUEST_LINE_LEN};
+pub use parser::MAX_FRAME_LEN;
+pub use server::{Counts, Event, MAX_PENDING, Refused, Server};
+pub use session::{Delivery, SESSION_TIMEOUT, SessionId};
+pub use settings::{Role, Settings, Stream, StreamId, User};
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,10 @@ mod tests {
             ("RTP/AVP/TCP;interleaved=1-2", "RTP/AVP/TCP;unicast;interleaved=1-2"),
             ("RTP/AVP/TCP;unicast", "RTP/AVP/TCP;unicast;interleaved=0-1"),
             ("rtp/avp/tcp;interleaved=4", "rtp/avp/tcp;unicast;interleaved=4-5"),
-            ("RTP/AVP/TCP;unicast;interleaved=2-3;mode=\"PLAY\"", "RTP/AVP/TCP;unicast;interleaved=2-3"),
+            (
+                "RTP/AVP/TCP;unicast;interleaved=2-3;mode=\"PLAY\"",
+                "RTP/AVP/TCP;unicast;interleaved=2-3",
+            ),
         ] {
             assert_eq!(reply(asked).unwrap(), format!("{answer};ssrc=001A2B3C"), "{asked}");
         }
@@ -130,10 +133,18 @@ mod tests {
             ("RTP/AVP;unicast;client_port=5000-5001", "RTP/AVP;unicast;client_port=5000-5001"),
             ("RTP/AVP/UDP;client_port=5000-5001", "RTP/AVP/UDP;unicast;client_port=5000-5001"),
             ("RTP/AVP;unicast; client_port = 5000", "RTP/AVP;unicast;client_port=5000-5001"),
-            ("RTP/AVP;unicast;mode=play;client_port=65534-65535", "RTP/AVP;unicast;client_port=65534-65535"),
-            ("RTP/AVP;unicast;destination=203.0.113.1;client_port=6-7", "RTP/AVP;unicast;client_port=6-7"),
-            ("RTP/SAVP;unicast;client_port=2-3,RTP/AVP;multicast, RTP/AVP;unicast;client_port=4-5,RTP/AVP/TCP",
-             "RTP/AVP;unicast;client_port=4-5"),
+            (
+                "RTP/AVP;unicast;mode=play;client_port=65534-65535",
+                "RTP/AVP;unicast;client_port=65534-65535",
+            ),
+            (
+                "RTP/AVP;unicast;destination=203.0.113.1;client_port=6-7",
+                "RTP/AVP;unicast;client_port=6-7",
+            ),
+            (
+                "RTP/SAVP;unicast;client_port=2-3,RTP/AVP;multicast, RTP/AVP;unicast;client_port=4-5,RTP/AVP/TCP",
+                "RTP/AVP;unicast;client_port=4-5",
+            ),
         ] {
             let answer = format!("{answer};server_port=8000-8001;ssrc=001A2B3C");
             assert_eq!(reply(asked).unwrap(), answer, "{asked}");

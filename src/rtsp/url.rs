@@ -29,7 +29,8 @@ impl<'a> Url<'a> {
             _ if text.starts_with('/') => ("rtsp", "", text),
             None => return None,
             Some((scheme, rest)) => {
-                let scheme = ["rtsp", "rtsps"].into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
+                let scheme =
+                    ["rtsp", "rtsps"].into_iter().find(|s| s.eq_ignore_ascii_case(scheme))?;
                 let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
                 (scheme, authority.rsplit('@').next()?, rest)
             }
@@ -117,7 +118,9 @@ mod tests {
             let url = Url::parse(text).unwrap();
             assert_eq!((url.path, url.has_query, url.track), (path, has_query, track), "{text}");
         }
-        for text in ["*", "", "main", "http://cam/main", "rtsp:/cam", "rtsp://c;m/", "://", "rtsp://ä/"] {
+        for text in
+            ["*", "", "main", "http://cam/main", "rtsp:/cam", "rtsp://c;m/", "://", "rtsp://ä/"]
+        {
             assert_eq!(Url::parse(text), None, "{text}");
         }
     }
@@ -141,7 +144,8 @@ mod tests {
     #[test]
     fn digest_uris_may_have_any_form_of_the_same_stream() {
         let request = "rtsp://cam/main/trackID=0";
-        for uri in [request, "/main", "/main/", "rtsp://cam/main/", "rtsp://other:1/main/trackID=0"] {
+        for uri in [request, "/main", "/main/", "rtsp://cam/main/", "rtsp://other:1/main/trackID=0"]
+        {
             assert!(is_same_stream(uri, request), "{uri}");
         }
         for uri in ["rtsp://cam/sub", "/", "*", "", "main"] {

@@ -1,0 +1,423 @@
+//! What each method does: from a request to its answer, or to what the answer waits for.
+//!
+//! RFC 2326 10 and A.2.
+//!
+//! Not implemented: ANNOUNCE, RECORD, REDIRECT; Range, Scale and Speed, which a live stream has
+//! no use for and ignores.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use log::info;
+
+use super::auth::{self, Claim, Credentials, Verdict};
+use super::connection::{Connection, ConnectionId, Hold, PUBLIC, Refusal};
+use super::message::{Method, Request, Response};
+use super::sdp::Presentation;
+use super::server::{Event, Server};
+use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State, has_room};
+use super::settings::{Role, StreamId};
+use super::transport::{self, Lower};
+use super::url::Url;
+use crate::time::Instant;
+
+/// Why there is no answer of 200 now.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Refuse(Refusal),
+    Hold(Hold, Instant),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+/// Who asks, over which connection, and when.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    now: Instant,
+    connection: ConnectionId,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// Index of the user, `None` without authentication.
+    user: Option<usize>,
+    role: Role,
+}
+
+impl Caller {
+    fn address(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
+    }
+}
+
+impl Server {
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        request: &Request,
+    ) -> Result<Response, Stop> {
+        if !request.is_version_1_0 {
+            return Err(Refusal::UnsupportedVersion.into());
+        }
+        if request.cseq.is_none() {
+            return Err(Refusal::BadRequest.into());
+        }
+        match request.method {
+            Method::Unknown => return Err(Refusal::NotImplemented.into()),
+            Method::NotOffered => return Err(Refusal::MethodNotAllowed.into()),
+            _ => {}
+        }
+        if let Some(tags) = request.header("Require").or_else(|| request.header("Proxy-Require")) {
+            return Err(Refusal::UnsupportedOption(tags.to_owned()).into());
+        }
+        if request.method == Method::Options {
+            return Ok(Response::ok().header("Public", PUBLIC));
+        }
+        let caller = self.authenticate(now, id, request)?;
+        match request.method {
+            Method::Describe => self.describe(&caller, request),
+            Method::Setup => Ok(self.setup(&caller, request)?),
+            Method::Play => self.play(&caller, request),
+            Method::Pause => Ok(self.pause(&caller, request)?),
+            Method::Teardown => Ok(self.teardown(&caller, request)?),
+            _ => Ok(self.parameter(&caller, request)?),
+        }
+    }
+
+    fn authenticate(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        request: &Request,
+    ) -> Result<Caller, Stop> {
+        let state = self.connections.get_mut(&id).ok_or(Refusal::BadRequest)?;
+        let (connection, peer, local) = (id, state.peer, state.local);
+        let caller = |user, role| Caller { now, connection, peer, local, user, role };
+        if self.settings.no_auth {
+            state.is_known = true;
+            return Ok(caller(None, Role::Admin));
+        }
+        let address = peer.ip().to_canonical();
+        let challenge = |is_stale| {
+            let nonce = auth::nonce(now, address, &self.secret);
+            Refusal::Unauthorized(auth::challenges(&self.settings.realm, &nonce, is_stale))
+        };
+        let mut headers = request.headers("Authorization");
+        let Some(header) = headers.next() else { return Err(challenge(false).into()) };
+        let credentials = match Credentials::parse(header) {
+            Ok(credentials) if headers.next().is_none() => credentials,
+            Err(auth::Error::NotOffered) => return Err(challenge(false).into()),
+            _ => return Err(Refusal::BadRequest.into()),
+        };
+        let turn = self.throttle.turn(now, address);
+        if turn > now {
+            return Err(Stop::Hold(Hold::Turn, turn));
+        }
+        let claim = Claim {
+            method: request.method.name(),
+            url: &request.url,
+            peer: address,
+            used_nonce: state.used_nonce.as_deref(),
+        };
+        let known = (&*self.settings.realm, &*self.settings.users);
+        match credentials.verify(now, &claim, known, &self.secret) {
+            Verdict::Right(index) => {
+                state.used_nonce = Some(credentials.nonce().to_owned());
+                state.is_known = true;
+                let role = self.settings.users.get(index).map_or(Role::Viewer, |user| user.role);
+                Ok(caller(Some(index), role))
+            }
+            Verdict::Stale => Err(challenge(true).into()),
+            Verdict::Wrong => {
+                let refusal = challenge(false);
+                match self.throttle.failed(now, address) {
+                    at if at > now => Err(Stop::Hold(Hold::Penalty(refusal), at)),
+                    _ => Err(refusal.into()),
+                }
+            }
+        }
+    }
+
+    fn describe(&mut self, caller: &Caller, request: &Request) -> Result<Response, Stop> {
+        let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
+        let stream = self.resolve(&url, None)?;
+        let (Some(description), Some(settings)) =
+            (self.descriptions.get(stream), self.settings.streams.get(stream))
+        else {
+            return Err(Refusal::NotFound.into());
+        };
+        let Some(sets) = &description.sets else {
+            self.events.push_back(Event::IdrWanted { stream, session: None });
+            return Err(Stop::Hold(Hold::ParameterSets(stream), caller.now + DESCRIBE_WAIT));
+        };
+        let [a, b, c, d, ..] = self.secret.hash("sdp", &[]);
+        let id = u32::from_be_bytes([a, b, c, d]);
+        let presentation =
+            Presentation { stream: settings, sets, id, version: description.version };
+        let body = presentation.emit(&url, caller.local);
+        Ok(Response::ok()
+            .header("Content-Base", url.base(caller.local))
+            .with_body("application/sdp", body))
+    }
+
+    fn setup(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
+        let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
+        let own = self.own_session(caller, request)?;
+        let stream = self.resolve(&url, own)?;
+        let has_udp = self.settings.server_ports != (0, 0);
+        let transport = transport::choose(request.headers("Transport"), has_udp)
+            .ok_or(Refusal::UnsupportedTransport)?;
+        if let Some(session) = own.and_then(|id| self.sessions.get(&id)) {
+            if session.stream != stream {
+                return Err(Refusal::NotAggregate);
+            }
+            if session.state != State::Ready {
+                return Err(Refusal::WrongState);
+            }
+        }
+        let delivery = delivery(caller, transport.lower);
+        self.give_way(caller, stream, own, delivery)?;
+        let id = match own {
+            Some(id) => id,
+            None => self.admit(caller)?,
+        };
+        let session = Session {
+            stream,
+            user: caller.user,
+            address: caller.address(),
+            connection: Some(caller.connection),
+            delivery,
+            state: State::Ready,
+            track_url: match url.track {
+                // As FFmpeg wrote it: it compares RTP-Info with its own URL byte by byte. But not
+                // what would be cut at a separator, or is a password.
+                Some(_)
+                    if !request.url.contains(['@', ';', ',']) && request.url.contains("://") =>
+                {
+                    request.url.clone()
+                }
+                _ => url.track_url(caller.local),
+            },
+            alive: caller.now,
+        };
+        self.sessions.insert(id, session);
+        info!("rtsp: set up session={id:?} stream={stream} peer={}", caller.peer);
+        let ssrc = self.settings.streams.get(stream).map_or(0, |stream| stream.ssrc);
+        Ok(Response::ok()
+            .header("Transport", transport.reply(self.settings.server_ports, ssrc))
+            .header("Session", session_header(id)))
+    }
+
+    /// Ends sessions that a SETUP on this connection replaces, or refuses it.
+    ///
+    /// Sessions of the same stream that are set up but not playing were given up: FFmpeg falls
+    /// back from UDP to TCP with PAUSE and a SETUP without Session, and never tears down.
+    fn give_way(
+        &mut self,
+        caller: &Caller,
+        stream: StreamId,
+        own: Option<SessionId>,
+        delivery: Delivery,
+    ) -> Result<(), Refusal> {
+        let carried = |session: &Session| session.connection == Some(caller.connection);
+        let given_up = |session: &Session| {
+            own.is_none()
+                && carried(session)
+                && session.stream == stream
+                && session.state == State::Ready
+        };
+        let is_taken = |session: &Session| match delivery {
+            // RFC 2326 would allow a second session on other channels. No client asks for one, and
+            // a viewer here is the connection; 459 is what 10.4 has for a SETUP that is not
+            // bundled.
+            Delivery::Interleaved { .. } => carried(session) && !session.is_udp(),
+            Delivery::Udp { rtp, rtcp } => session.is_at(rtp) || session.is_at(rtcp),
+        };
+        let mut replaced = Vec::new();
+        for (&id, session) in self.sessions.iter().filter(|(id, _)| Some(**id) != own) {
+            if given_up(session) {
+                replaced.push(id);
+            } else if is_taken(session) {
+                match delivery {
+                    Delivery::Interleaved { .. } => return Err(Refusal::NotAggregate),
+                    // A client that comes back with the ports it had before it vanished.
+                    Delivery::Udp { .. } if session.user == caller.user => replaced.push(id),
+                    Delivery::Udp { .. } => return Err(Refusal::UnsupportedTransport),
+                }
+            }
+        }
+        replaced.into_iter().for_each(|id| self.end_session(id, "replaced"));
+        Ok(())
+    }
+
+    /// Draws the id of a new session, if there is room for it.
+    fn admit(&mut self, caller: &Caller) -> Result<SessionId, Refusal> {
+        if !has_room(caller.role, self.sessions.len(), self.settings.max_viewers) {
+            return Err(Refusal::TooManyViewers);
+        }
+        let state = self.connections.get_mut(&caller.connection).ok_or(Refusal::BadRequest)?;
+        if state.sessions.len() >= MAX_SESSIONS_PER_CONNECTION {
+            return Err(Refusal::TooManyViewers);
+        }
+        let id = loop {
+            let id = SessionId(self.secret.draw());
+            if !self.sessions.contains_key(&id) {
+                break id;
+            }
+        };
+        state.sessions.push(id);
+        Ok(id)
+    }
+
+    fn play(&mut self, caller: &Caller, request: &Request) -> Result<Response, Stop> {
+        let id = self.addressed_session(caller, request)?.ok_or(Refusal::WrongState)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionNotFound)?;
+        match session.state {
+            State::Playing => Ok(playing(id)),
+            State::Starting => Err(Refusal::WrongState.into()),
+            State::Ready => {
+                session.state = State::Starting;
+                let stream = session.stream;
+                self.events.push_back(Event::IdrWanted { stream, session: Some(id) });
+                Err(Stop::Hold(Hold::Idr(id), caller.now + PLAY_WAIT))
+            }
+        }
+    }
+
+    fn pause(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
+        let id = self.addressed_session(caller, request)?.ok_or(Refusal::WrongState)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionNotFound)?;
+        if session.state != State::Playing {
+            return Err(Refusal::WrongState);
+        }
+        session.state = State::Ready;
+        self.events.push_back(Event::Pause { session: id });
+        Ok(Response::ok().header("Session", session_header(id)))
+    }
+
+    /// Ends the session; the connection stays open.
+    fn teardown(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
+        let id = self.addressed_session(caller, request)?.ok_or(Refusal::SessionNotFound)?;
+        self.end_session(id, "torn down");
+        Ok(Response::ok())
+    }
+
+    /// GET_PARAMETER and SET_PARAMETER: signs of life, with or without a session. There is no
+    /// parameter to get; one to set is not understood.
+    fn parameter(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
+        let id = self.own_session(caller, request)?;
+        if request.method == Method::SetParameter && request.body_len > 0 {
+            return Err(Refusal::ParameterNotUnderstood);
+        }
+        let response = Response::ok();
+        Ok(match id {
+            Some(id) => response.header("Session", session_header(id)),
+            None => response,
+        })
+    }
+
+    /// The session that a request names, if the caller may steer it.
+    ///
+    /// From another connection than its own only a UDP session, by the same user from the same
+    /// address; it then belongs to that connection.
+    fn own_session(
+        &mut self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Option<SessionId>, Refusal> {
+        let Some(header) = request.header("Session") else { return Ok(None) };
+        let id = SessionId::parse(header).ok_or(Refusal::SessionNotFound)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionNotFound)?;
+        let is_here = session.connection == Some(caller.connection);
+        let is_near = session.is_udp() && session.address == caller.address();
+        if session.user != caller.user || !(is_here || is_near) {
+            return Err(Refusal::SessionNotFound);
+        }
+        session.alive = caller.now;
+        if !is_here {
+            let before = session.connection.replace(caller.connection);
+            let forget = |state: &mut Connection| state.sessions.retain(|other| *other != id);
+            before
+                .and_then(|before| self.connections.get_mut(&before))
+                .into_iter()
+                .for_each(forget);
+            let state = self.connections.get_mut(&caller.connection);
+            state.into_iter().for_each(|state| state.sessions.push(id));
+        }
+        Ok(Some(id))
+    }
+
+    /// Like [`Self::own_session`], for a request whose URL has to mean that session's stream.
+    fn addressed_session(
+        &mut self,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Option<SessionId>, Refusal> {
+        let own = self.own_session(caller, request)?;
+        if own.is_some() && request.url == "*" {
+            return Ok(own);
+        }
+        let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
+        let stream = self.resolve(&url, own)?;
+        match own.and_then(|id| self.sessions.get(&id)) {
+            Some(session) if session.stream != stream => Err(Refusal::NotFound),
+            _ => Ok(own),
+        }
+    }
+
+    /// The stream that a URL means.
+    fn resolve(&self, url: &Url<'_>, own: Option<SessionId>) -> Result<StreamId, Refusal> {
+        // There is one track.
+        if url.track.is_some_and(|track| track != "0") {
+            return Err(Refusal::NotFound);
+        }
+        // GStreamer resolves `trackID=0` against a base without a slash to the root.
+        if url.path.is_empty() && url.track.is_some() {
+            if let Some(session) = own.and_then(|id| self.sessions.get(&id)) {
+                return Ok(session.stream);
+            }
+            if self.settings.streams.len() == 1 {
+                return Ok(0);
+            }
+        }
+        let has_path = |paths: &[String]| paths.iter().any(|path| path == url.path);
+        let mut streams = self.settings.streams.iter();
+        streams.position(|stream| has_path(&stream.paths)).ok_or(Refusal::NotFound)
+    }
+}
+
+/// Where packets go: always back to where the request came from.
+fn delivery(caller: &Caller, lower: Lower) -> Delivery {
+    match lower {
+        Lower::Interleaved { rtp_channel, rtcp_channel } => {
+            Delivery::Interleaved { connection: caller.connection, rtp_channel, rtcp_channel }
+        }
+        Lower::Udp { rtp_port, rtcp_port } => {
+            // Keeps the scope of a link-local address.
+            let (mut rtp, mut rtcp) = (caller.peer, caller.peer);
+            rtp.set_port(rtp_port);
+            rtcp.set_port(rtcp_port);
+            Delivery::Udp { rtp, rtcp }
+        }
+    }
+}
+
+/// The answer to PLAY, without RTP-Info.
+pub(super) fn playing(id: SessionId) -> Response {
+    Response::ok().header("Session", session_header(id)).header("Range", "npt=now-")
+}
+
+/// No space after the semicolon: FFmpeg looks for `;timeout=`.
+fn session_header(id: SessionId) -> String {
+    format!("{id};timeout={ADVERTISED_TIMEOUT_S}")
+}
+
+/// How long PLAY waits for an IDR picture; clients that see nothing for 3 s change to TCP.
+const PLAY_WAIT: Duration = Duration::from_secs(1);
+/// How long DESCRIBE waits for a stream that is starting.
+const DESCRIBE_WAIT: Duration = Duration::from_secs(2);
+/// Recorders use one connection per session; a relay might use one for all streams.
+const MAX_SESSIONS_PER_CONNECTION: usize = 8;

@@ -1,0 +1,461 @@
+//! The RTSP server: connections and sessions in, answers and orders for the media path out.
+//!
+//! RFC 2326. No sockets, no clock, no entropy but the boot secret.
+//!
+//! Drain law: after every call that takes `&mut self`, first `poll_transmit`, then `poll_event`
+//! until both are empty, then `poll_timeout`. That order puts the answer to PLAY ahead of the
+//! first packet on an interleaved connection.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use log::{debug, info};
+use thiserror::Error;
+
+use super::connection::{Connection, ConnectionId, Hold, Received, Refusal, Waiting};
+use super::message::{Error, Request, Response};
+use super::methods::Stop;
+use super::secret::Secret;
+use super::session::{Delivery, Session, SessionId, State};
+use super::settings::{Settings, StreamId};
+use super::throttle::Throttle;
+use crate::h264::ParameterSets;
+use crate::time::Instant;
+
+/// A sans-I/O RTSP server.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) settings: Settings,
+    pub(super) secret: Secret,
+    pub(super) throttle: Throttle,
+    pub(super) connections: BTreeMap<ConnectionId, Connection>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    /// Parallel to `settings.streams`.
+    pub(super) descriptions: Vec<Description>,
+    pub(super) events: VecDeque<Event>,
+    transmits: VecDeque<(ConnectionId, Vec<u8>)>,
+    last_connection: ConnectionId,
+}
+
+/// What is known of a stream's bit stream.
+#[derive(Debug, Default)]
+pub(super) struct Description {
+    pub sets: Option<ParameterSets>,
+    /// Counts the changes of `sets`.
+    pub version: u32,
+}
+
+/// What the caller has to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An IDR picture would be useful: PLAY has come, or DESCRIBE (without session) waits for
+    /// parameter sets. Not rate-limited here.
+    IdrWanted { stream: StreamId, session: Option<SessionId> },
+    /// From now on deliver `stream`, starting with its next access unit if that is the IDR picture
+    /// just announced by [`Server::idr_packetized`], else with its next IDR picture.
+    ///
+    /// May come again for the same session, with another delivery, after [`Event::Pause`].
+    Play { session: SessionId, stream: StreamId, delivery: Delivery },
+    /// Stop delivering until the next [`Event::Play`].
+    Pause { session: SessionId },
+    /// The session is over, whether it ever played or not: stop and forget.
+    Teardown { session: SessionId },
+    /// A compound RTCP packet, unchecked, that a viewer sent interleaved.
+    Rtcp { session: SessionId, packet: Vec<u8> },
+    /// Close this connection once its output is written, then call [`Server::disconnected`].
+    Close { connection: ConnectionId },
+}
+
+/// Why a connection is not accepted: close it without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    #[error("too many connections from one address")]
+    TooManyFromAddress,
+    #[error("too many connections")]
+    TooMany,
+}
+
+/// How much is going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub connections: usize,
+    pub sessions: usize,
+    pub playing: usize,
+}
+
+impl Server {
+    /// A server without connections.
+    ///
+    /// `entropy` is the boot secret: nonces and session ids are derived from it, and who knows it
+    /// can forge both.
+    #[must_use]
+    pub fn new(settings: Settings, entropy: [u8; 32]) -> Self {
+        let descriptions = settings.streams.iter().map(|_| Description::default()).collect();
+        Self {
+            settings,
+            secret: Secret::new(entropy),
+            throttle: Throttle::default(),
+            connections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            descriptions,
+            events: VecDeque::new(),
+            transmits: VecDeque::new(),
+            last_connection: ConnectionId(0),
+        }
+    }
+
+    /// Takes note of a new connection.
+    ///
+    /// When too many strangers are connected, the one that has been quiet longest is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] when this address, or everybody together, has enough of them.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> Result<ConnectionId, Refused> {
+        let address = peer.ip().to_canonical();
+        let is_same = |other: &&Connection| other.peer.ip().to_canonical() == address;
+        if self.connections.values().filter(is_same).count() >= self.settings.max_per_address {
+            return Err(Refused::TooManyFromAddress);
+        }
+        if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
+            return Err(Refused::TooMany);
+        }
+        let pending = || self.connections.iter().filter(|(_, other)| other.is_pending());
+        if pending().count() >= MAX_PENDING {
+            let oldest = pending().min_by_key(|(_, other)| other.last_request).map(|(&id, _)| id);
+            oldest.into_iter().for_each(|id| self.close(id));
+        }
+        let mut id = self.last_connection;
+        loop {
+            id = ConnectionId(id.0.wrapping_add(1));
+            if !self.connections.contains_key(&id) {
+                break;
+            }
+        }
+        self.last_connection = id;
+        self.connections.insert(id, Connection::new(now, peer, local));
+        Ok(id)
+    }
+
+    /// Takes bytes that have arrived, cut in any way.
+    ///
+    /// The caller reads no more from a connection whose output it has not written yet, or a peer
+    /// could make it hold answers without end.
+    ///
+    /// # Errors
+    ///
+    /// The peer's fault: close the connection once its output is written, then call
+    /// [`Server::disconnected`].
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        mut bytes: &[u8],
+    ) -> Result<(), Error> {
+        loop {
+            let state = self.connections.get_mut(&connection).filter(|state| !state.is_closing);
+            match state.ok_or(Error::Closed)?.receive(now, &mut bytes) {
+                Ok(None) => return Ok(()),
+                Ok(Some(Received::Request)) => {
+                    self.refresh_carried(now, connection);
+                    self.advance(now, connection);
+                }
+                Ok(Some(Received::Interleaved { channel, packet })) => {
+                    self.interleaved(now, connection, channel, packet);
+                }
+                Err(error) => {
+                    self.give_up(connection, &error);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes note that a connection is gone. Its interleaved sessions end at once; UDP sessions
+    /// live on until they time out, or are taken up from another connection.
+    pub fn disconnected(&mut self, _now: Instant, connection: ConnectionId) {
+        let Some(gone) = self.connections.remove(&connection) else { return };
+        self.transmits.retain(|(to, _)| *to != connection);
+        for id in gone.sessions {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if session.is_udp() {
+                session.connection = None;
+                // The answer to PLAY can no longer be given, so nothing starts.
+                if session.state == State::Starting {
+                    session.state = State::Ready;
+                }
+            } else {
+                self.end_session(id, "disconnected");
+            }
+        }
+    }
+
+    /// Does what is due: answers that waited long enough, sessions and connections that were
+    /// quiet for too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let expired = |session: &Session| session.deadline() <= now;
+        let expired: Vec<_> = keys_where(&self.sessions, expired);
+        expired.into_iter().for_each(|id| self.end_session(id, "timed out"));
+
+        let due = |state: &Connection| state.deadline().is_some_and(|at| at <= now);
+        for id in keys_where(&self.connections, due) {
+            while let Some(state) = self.connections.get_mut(&id).filter(|state| due(state)) {
+                match state.waiting.take_if(|waiting| waiting.until <= now) {
+                    Some(waiting) => self.overdue(now, id, waiting),
+                    None => self.close(id),
+                }
+            }
+        }
+    }
+
+    /// Takes the parameter sets of a stream, the first or changed ones, and answers the DESCRIBEs
+    /// that wait for them. Cheap when nothing has changed.
+    pub fn parameter_sets(&mut self, now: Instant, stream: StreamId, sets: &ParameterSets) {
+        let Some(description) = self.descriptions.get_mut(stream) else { return };
+        if description.sets.as_ref() == Some(sets) {
+            return;
+        }
+        description.sets = Some(sets.clone());
+        description.version = description.version.wrapping_add(1);
+        for (id, waiting) in self.take_waiting(|on| *on == Hold::ParameterSets(stream)) {
+            self.handle(now, id, waiting.request);
+            self.advance(now, id);
+        }
+    }
+
+    /// Takes note that an IDR picture of `stream` has been packetized, but not yet delivered:
+    /// answers every PLAY that waits for it and announces their sessions with [`Event::Play`].
+    ///
+    /// # Units
+    ///
+    /// `first_seq`: sequence number of the first packet of the access unit. `rtptime`: its RTP
+    /// timestamp.
+    pub fn idr_packetized(&mut self, now: Instant, stream: StreamId, first_seq: u16, rtptime: u32) {
+        let starting =
+            |session: &Session| session.stream == stream && session.state == State::Starting;
+        let starting = keys_where(&self.sessions, starting);
+        let is_meant = |on: &Hold| matches!(on, Hold::Idr(id) if starting.contains(id));
+        for (id, waiting) in self.take_waiting(is_meant) {
+            self.start(now, id, &waiting, Some((first_seq, rtptime)));
+            self.advance(now, id);
+        }
+    }
+
+    /// Takes note of a sign of life: RTCP over UDP, or an interleaved viewer that has read.
+    pub fn alive(&mut self, now: Instant, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.alive = now;
+        }
+    }
+
+    /// Ends a session whose viewer is gone: BYE, or its UDP port is closed.
+    pub fn end(&mut self, session: SessionId) {
+        self.end_session(session, "viewer is gone");
+    }
+
+    /// Ends every session and closes every connection.
+    pub fn shutdown(&mut self) {
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        sessions.into_iter().for_each(|id| self.end_session(id, "shut down"));
+        for id in keys_where(&self.connections, |state| !state.is_closing) {
+            self.close(id);
+        }
+    }
+
+    /// The UDP viewer whose packets come from `from`, be it from its RTP or its RTCP port.
+    #[must_use]
+    pub fn session_of_rtcp(&self, from: SocketAddr) -> Option<SessionId> {
+        self.sessions.iter().find(|(_, session)| session.is_at(from)).map(|(&id, _)| id)
+    }
+
+    /// Whether a PLAY waits for an IDR picture of `stream`.
+    #[must_use]
+    pub fn has_waiting_plays(&self, stream: StreamId) -> bool {
+        self.sessions
+            .values()
+            .any(|session| session.stream == stream && session.state == State::Starting)
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let playing = |session: &&Session| session.state == State::Playing;
+        Counts {
+            connections: self.connections.len(),
+            sessions: self.sessions.len(),
+            playing: self.sessions.values().filter(playing).count(),
+        }
+    }
+
+    /// Whole RTSP responses to write to a connection. May say something new after any call that
+    /// takes `&mut self`.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<(ConnectionId, Vec<u8>)> {
+        self.transmits.pop_front()
+    }
+
+    /// What to do; to be asked once [`Server::poll_transmit`] has nothing more. May say something
+    /// new after any call that takes `&mut self`.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`Server::handle_timeout`]. May change after any call that takes `&mut self`.
+    ///
+    /// # Cost
+    ///
+    /// Looks at every connection and session; there are hundreds at most.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let sessions = self.sessions.values().map(Session::deadline);
+        self.connections.values().filter_map(Connection::deadline).chain(sessions).min()
+    }
+
+    /// Answers what is in the queue of `id`, until an answer has to wait.
+    fn advance(&mut self, now: Instant, id: ConnectionId) {
+        while let Some(request) =
+            self.connections.get_mut(&id).and_then(|state| state.next_request())
+        {
+            self.handle(now, id, request);
+        }
+    }
+
+    fn handle(&mut self, now: Instant, id: ConnectionId, request: Request) {
+        match self.answer(now, id, &request) {
+            Ok(response) => self.respond(id, &request, &response),
+            Err(Stop::Refuse(refusal)) => self.respond(id, &request, &refusal.response()),
+            Err(Stop::Hold(on, until)) => {
+                if let Some(state) = self.connections.get_mut(&id) {
+                    state.waiting = Some(Waiting { request, on, until });
+                }
+            }
+        }
+    }
+
+    /// Goes on with an answer that has waited long enough.
+    fn overdue(&mut self, now: Instant, id: ConnectionId, waiting: Waiting) {
+        match &waiting.on {
+            Hold::Turn => self.handle(now, id, waiting.request),
+            Hold::Penalty(refusal) => self.respond(id, &waiting.request, &refusal.response()),
+            Hold::ParameterSets(_) => {
+                self.respond(id, &waiting.request, &Refusal::NotReady.response());
+            }
+            Hold::Idr(_) => self.start(now, id, &waiting, None),
+        }
+        self.advance(now, id);
+    }
+
+    fn respond(&mut self, id: ConnectionId, request: &Request, response: &Response) {
+        self.transmits.push_back((id, response.emit(request.cseq)));
+    }
+
+    /// Answers the PLAY that `waiting` is, and has its session delivered.
+    fn start(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        waiting: &Waiting,
+        first: Option<(u16, u32)>,
+    ) {
+        let Hold::Idr(session_id) = waiting.on else { return };
+        let starting = self.sessions.get_mut(&session_id);
+        let Some(session) = starting.filter(|session| session.state == State::Starting) else {
+            // Torn down from another connection meanwhile.
+            return self.respond(id, &waiting.request, &Refusal::SessionNotFound.response());
+        };
+        session.state = State::Playing;
+        session.alive = now;
+        let (stream, delivery) = (session.stream, session.delivery);
+        let mut response = super::methods::playing(session_id);
+        // Without the IDR there is nothing true to say about the first packet; zeros would be
+        // taken for values.
+        if let Some((seq, rtptime)) = first {
+            let url = &session.track_url;
+            response =
+                response.header("RTP-Info", format!("url={url};seq={seq};rtptime={rtptime}"));
+        }
+        self.respond(id, &waiting.request, &response);
+        info!("rtsp: playing session={session_id:?} stream={stream} delivery={delivery:?}");
+        self.events.push_back(Event::Play { session: session_id, stream, delivery });
+    }
+
+    fn interleaved(&mut self, now: Instant, id: ConnectionId, channel: u8, packet: Vec<u8>) {
+        let Some(session_id) = self.interleaved_session(id) else { return };
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        // What comes on the RTP channel is the hole punching of clients that do not know better.
+        if matches!(session.delivery, Delivery::Interleaved { rtcp_channel, .. } if rtcp_channel == channel)
+        {
+            session.alive = now;
+            self.events.push_back(Event::Rtcp { session: session_id, packet });
+        }
+    }
+
+    /// The one interleaved session that a connection may carry.
+    pub(super) fn interleaved_session(&self, id: ConnectionId) -> Option<SessionId> {
+        let is_interleaved =
+            |id: &&SessionId| self.sessions.get(id).is_some_and(|session| !session.is_udp());
+        self.connections.get(&id)?.sessions.iter().find(is_interleaved).copied()
+    }
+
+    /// Any request is a sign of life of the sessions that its connection carries.
+    fn refresh_carried(&mut self, now: Instant, id: ConnectionId) {
+        let Some(state) = self.connections.get(&id) else { return };
+        for id in &state.sessions {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.alive = now;
+            }
+        }
+    }
+
+    pub(super) fn end_session(&mut self, id: SessionId, why: &str) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(state) = session.connection.and_then(|id| self.connections.get_mut(&id)) {
+            state.sessions.retain(|other| *other != id);
+        }
+        info!("rtsp: session ended session={id:?} stream={} why=\"{why}\"", session.stream);
+        self.events.push_back(Event::Teardown { session: id });
+    }
+
+    /// Takes the answers that wait for what `is_meant`.
+    fn take_waiting(&mut self, is_meant: impl Fn(&Hold) -> bool) -> Vec<(ConnectionId, Waiting)> {
+        let take = |(&id, state): (&ConnectionId, &mut Connection)| {
+            let waiting =
+                state.waiting.take_if(|waiting| !state.is_closing && is_meant(&waiting.on))?;
+            Some((id, waiting))
+        };
+        self.connections.iter_mut().filter_map(take).collect()
+    }
+
+    /// Ends a connection whose bytes make no sense any more.
+    fn give_up(&mut self, id: ConnectionId, error: &Error) {
+        debug!("rtsp: closing connection={} error=\"{error}\"", id.0);
+        let Some(state) = self.connections.get_mut(&id) else { return };
+        state.is_closing = true;
+        // An answer would come ahead of those that still wait.
+        if state.waiting.is_some() {
+            return;
+        }
+        if let Some((refusal, cseq)) = Refusal::of(error) {
+            self.transmits.push_back((id, refusal.response().emit(cseq)));
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(state) = self.connections.get_mut(&id) {
+            state.is_closing = true;
+            self.events.push_back(Event::Close { connection: id });
+        }
+    }
+}
+
+fn keys_where<K: Copy, V>(map: &BTreeMap<K, V>, is_meant: impl Fn(&V) -> bool) -> Vec<K> {
+    map.iter().filter(|(_, value)| is_meant(value)).map(|(&key, _)| key).collect()
+}
+
+/// Connections that have not been let in; the quietest of them makes room for the next.
+pub const MAX_PENDING: usize = 32;

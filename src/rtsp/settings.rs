@@ -1,0 +1,78 @@
+//! What a server is told once: users, streams and limits.
+
+use std::fmt;
+
+/// Everything about a [`Server`](super::Server) that does not change while it runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Part of every stored or computed password hash: must never change after provisioning.
+    /// Plain characters without quotes or backslashes.
+    pub realm: String,
+    /// Nobody gets in while there are none, unless `no_auth` is set.
+    pub users: Vec<User>,
+    pub no_auth: bool,
+    /// Indexed by [`StreamId`].
+    pub streams: Vec<Stream>,
+    /// The RTP and RTCP port that every UDP viewer is served from; `(0, 0)` when there are none,
+    /// and UDP is then refused.
+    pub server_ports: (u16, u16),
+    /// Sessions at a time; one of them is kept for an admin.
+    pub max_viewers: usize,
+    /// Connections at a time from one address.
+    pub max_per_address: usize,
+}
+
+/// Somebody who may watch.
+#[derive(Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub password: String,
+    pub role: Role,
+}
+
+impl fmt::Debug for User {
+    /// Leaves the password out, so that no log can hold it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything; always finds a free session slot while viewers fill the others.
+    Admin,
+    /// Watch.
+    Viewer,
+}
+
+/// A stream that can be asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stream {
+    /// Paths without slashes at their ends; the first is the canonical one, `""` is the root.
+    pub paths: Vec<String>,
+    /// What players show as the title.
+    pub name: String,
+    pub ssrc: u32,
+    pub bitrate_kbps: u32,
+    /// Left out of the description when not a positive number.
+    pub fps: f64,
+}
+
+/// Index into [`Settings::streams`].
+pub type StreamId = usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_has_no_password() {
+        let user = User { name: "ann".into(), password: "s3cret".into(), role: Role::Admin };
+        let text = format!("{user:?}");
+        assert!(text.contains("ann") && !text.contains("s3cret"));
+    }
+}
