@@ -1,1 +1,51 @@
-//! (being written)
+//! Turns the configuration's JSON text into a checked [`Config`], and back.
+//!
+//! Every key may be left out and then has the default that `rootfs-overlay/etc/ocellus.json`
+//! shows. An unknown key, a key that is there twice, a wrong type and a value out of range are
+//! errors that name the key's path: a camera must not run on half of what its owner wrote.
+//!
+//! Not implemented: keys of features that this build does not have are unknown keys. Saving,
+//! and falling back to the last good copy.
+
+mod camera;
+mod json;
+mod rtsp;
+mod source;
+mod stream;
+mod user;
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET, Network};
+pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
+pub use source::Source;
+pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};
+pub use user::{Password, Role, User, parse_user_name};
+
+/// Why a text is not a configuration; always the author's fault.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("not JSON: {0}")]
+    Syntax(#[source] serde_json::Error),
+    #[error("{len} bytes are too long for a configuration; allowed are {MAX_LEN}")]
+    TooLong { len: usize },
+    #[error("{path}: unknown key; the nearest known key is {nearest}")]
+    UnknownKey { path: String, nearest: String },
+    #[error("{path}: missing; required is {allowed}")]
+    MissingKey { path: String, allowed: String },
+    /// `path` is a key's path, or the flag or variable that stands for it.
+    #[error("{path}: {value} is not allowed; allowed is {allowed}")]
+    NotAllowed { path: String, value: String, allowed: String },
+    #[error(
+        "auth: false (--no-auth) is allowed only when every listening address is loopback, \
+         and {address} is not"
+    )]
+    OpenToStrangers { address: SocketAddr },
+}
+
+/// A value that a key or flag does not take; says what it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("allowed is {0}")]
+pub struct NotAllowed(pub &'static str);

@@ -1,0 +1,187 @@
+//! The whole configuration of a camera, and its small parts.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::json::{self, Entry};
+use super::{Error, Rtsp, Source, Stream, User, stream, user};
+
+/// What the owner decides about a camera.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// What people call this camera.
+    pub name: String,
+    pub camera: Camera,
+    /// Exactly one, `main`, for now.
+    pub streams: Vec<Stream>,
+    pub rtsp: Rtsp,
+    pub http: Http,
+    /// Whether viewers have to give name and password; false only on loopback addresses.
+    pub auth: bool,
+    pub users: Vec<User>,
+    pub network: Network,
+}
+
+/// Where the pictures come from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Camera {
+    #[serde(serialize_with = "json::as_text")]
+    pub source: Source,
+}
+
+/// The web side; this build has none, so the list is empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Http {
+    pub listen: Vec<SocketAddr>,
+}
+
+/// What the firmware does with the network interface.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Network {
+    /// One label of a host name (RFC 1123 2.1).
+    pub hostname: String,
+    /// Whether to ask for an address, with a link-local one as the fallback.
+    pub dhcp: bool,
+}
+
+impl Config {
+    /// Parses and checks a whole configuration.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong; see [`enum@Error`].
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        if text.len() > MAX_LEN {
+            return Err(Error::TooLong { len: text.len() });
+        }
+        let document = json::parse(text).map_err(Error::Syntax)?;
+        let config = Self::read(&Entry::root(&document))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The text that [`Config::from_json`] turns into this configuration: every key, in the
+    /// reference's order. It holds the passwords.
+    ///
+    /// # Panics
+    ///
+    /// Never: a configuration has nothing that JSON cannot say.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("all keys are strings");
+        text.push('\n');
+        text
+    }
+
+    /// Checks what must hold between keys; values by themselves are checked where they are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAllowed`] for what is there twice, or not at all, or not supported yet, and
+    /// [`Error::OpenToStrangers`].
+    pub fn validate(&self) -> Result<(), Error> {
+        stream::validate(&self.streams)?;
+        user::validate(&self.users)?;
+        self.rtsp.validate()?;
+        if self.auth {
+            return Ok(());
+        }
+        let is_public = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
+        match self.rtsp.listen.iter().chain(&self.http.listen).find(is_public) {
+            Some(&address) => Err(Error::OpenToStrangers { address }),
+            None => Ok(()),
+        }
+    }
+
+    fn read(root: &Entry<'_>) -> Result<Self, Error> {
+        let keys = ["name", "camera", "streams", "rtsp", "http", "auth", "users", "network"];
+        let object = root.object(&keys)?;
+        let default = Self::default();
+        Ok(Self {
+            name: object.get("name", default.name, |entry| {
+                entry.text_that(is_name, "1 to 64 characters, none of them a control character")
+            })?,
+            camera: object.get("camera", default.camera, Camera::read)?,
+            streams: object.get("streams", default.streams, |entry| entry.list(Stream::read))?,
+            rtsp: object.get("rtsp", default.rtsp, Rtsp::read)?,
+            http: object.get("http", default.http, Http::read)?,
+            auth: object.get("auth", default.auth, Entry::boolean)?,
+            users: object.get("users", default.users, |entry| entry.list(User::read))?,
+            network: object.get("network", default.network, Network::read)?,
+        })
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: "ocellus".into(),
+            camera: Camera::default(),
+            streams: vec![Stream::default()],
+            rtsp: Rtsp::default(),
+            http: Http::default(),
+            auth: true,
+            users: Vec::new(),
+            network: Network::default(),
+        }
+    }
+}
+
+impl Camera {
+    fn read(entry: &Entry<'_>) -> Result<Self, Error> {
+        let object = entry.object(&["source"])?;
+        Ok(Self { source: object.get("source", Source::default(), Entry::parsed)? })
+    }
+}
+
+impl Http {
+    fn read(entry: &Entry<'_>) -> Result<Self, Error> {
+        let object = entry.object(&["listen"])?;
+        let listen = object.get("listen", Vec::new(), |entry| {
+            entry.list(|entry| Err(entry.not_allowed(NO_HTTP_YET)))
+        })?;
+        Ok(Self { listen })
+    }
+}
+
+impl Network {
+    fn read(entry: &Entry<'_>) -> Result<Self, Error> {
+        let object = entry.object(&["hostname", "dhcp"])?;
+        let default = Self::default();
+        Ok(Self {
+            hostname: object.get("hostname", default.hostname, |entry| {
+                entry.text_that(
+                    is_host_label,
+                    "1 to 63 letters, digits and hyphens, with no hyphen at either end",
+                )
+            })?,
+            dhcp: object.get("dhcp", default.dhcp, Entry::boolean)?,
+        })
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { hostname: "ocellus".into(), dhcp: true }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+fn is_host_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// What `http.listen` and `--http` take as long as there is nothing to listen for.
+pub const NO_HTTP_YET: &str = "only off (an empty list): this build has no HTTP side yet";
+/// Bytes of a configuration: a hundred times the reference.
+pub const MAX_LEN: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;
