@@ -1,6 +1,7 @@
 //! Ocellus: IP-camera firmware. V4L2 in, H.264 over RTSP out, one static binary.
 
 pub mod capture;
+pub mod cli;
 pub mod config;
 pub mod encode;
 pub mod fanout;
