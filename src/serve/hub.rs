@@ -143,7 +143,7 @@ impl Hub {
             .find_map(|(&id, playing)| (playing.is_at(to) && playing.is_gone(now)).then_some(id));
         if let Some(session) = gone {
             info!("serve: viewer is gone address={to} reason=unreachable");
-            self.server.end_session(now, session);
+            self.server.end(session);
             self.follow_server(now, wall);
         }
     }
@@ -360,7 +360,7 @@ impl Hub {
                 info!("serve: viewer stalled address={rtp}");
                 let session = self.sessions.iter().find(|(_, p)| p.viewer == viewer);
                 if let Some((&session, _)) = session {
-                    self.server.end_session(now, session);
+                    self.server.end(session);
                 }
             }
             None => {}
