@@ -3,7 +3,11 @@
 //! Sources name no clock: `produce` waits as [`Wait`] says and passes `now`.
 
 mod file;
+mod holder;
+mod layout;
+mod mode;
 mod pattern;
+mod probe;
 mod v4l2;
 
 use std::os::fd::BorrowedFd;
@@ -13,7 +17,9 @@ use nix::errno::Errno;
 use thiserror::Error;
 
 pub use file::File;
+pub use mode::Request;
 pub use pattern::{DrawnFrame, Pattern};
+pub use probe::{Device, Format, Size, first_working, probe};
 pub use v4l2::{MappedFrame, V4l2};
 
 use crate::frame::{Frame, PixelFormat};
@@ -106,12 +112,21 @@ pub enum Error {
     /// Another process has the device.
     #[error("{}: busy{}", device.display(), holder.as_ref().map(|who| format!(", held by {who}")).unwrap_or_default())]
     Busy { device: PathBuf, holder: Option<String> },
-    /// The device was unplugged, or its driver went away.
-    #[error("{}: the device is gone", device.display())]
+    /// There is no such device (any more).
+    #[error("{}: no such device: it was unplugged, or its driver went away", device.display())]
     Gone { device: PathBuf },
+    /// This user may not open the device.
+    #[error("{}: permission denied; {hint}", device.display())]
+    Denied { device: PathBuf, hint: String },
+    /// The file or node gives no pictures.
+    #[error("{}: not a capture device: it is {is}", device.display())]
+    NotACamera { device: PathBuf, is: &'static str },
     /// Nothing that the camera offers can be used.
     #[error("{}: no usable format: it offers {offered}; usable are YUYV, UYVY, NV12, NV21, YU12 and YV12", device.display())]
     NoUsableFormat { device: PathBuf, offered: String },
+    /// The camera has no control of that name.
+    #[error("{}: no control `{control}`; it has {offered}", device.display())]
+    NoSuchControl { device: PathBuf, control: String, offered: String },
     /// The file is no H.264 Annex B byte stream, or a broken one.
     #[error("{}: {reason}", path.display())]
     BadFile { path: PathBuf, reason: &'static str },

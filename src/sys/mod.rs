@@ -7,6 +7,7 @@ pub mod clock;
 pub mod encoder;
 pub mod tcp;
 pub mod udp;
+pub mod v4l2;
 mod wake;
 
 pub use wake::Wake;
