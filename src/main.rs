@@ -1,1 +1,101 @@
-fn main() {}
+//! The composition root: parses the command line, turns the configuration into each module's own
+//! settings, starts the threads, and says why when something cannot be.
+//!
+//! stdout carries what was asked for (URLs, `probe`, `--help`); everything else goes to stderr.
+
+mod run;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use log::LevelFilter;
+use ocellus::cli::{self, Command};
+use ocellus::config::Config;
+use ocellus::sys::clock;
+
+/// Why the process ends, and the code it ends with.
+#[derive(Debug)]
+enum Failure {
+    /// Bad arguments or configuration.
+    Usage(anyhow::Error),
+    /// Everything else.
+    Running(anyhow::Error),
+}
+
+fn main() -> ExitCode {
+    abort_on_panic();
+    start_logging();
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => error.exit(),
+    };
+    let done = match command {
+        Command::Run(args) => run::run(&args),
+        Command::Probe { json } => probe(json),
+        Command::Check { file } => check(&file),
+        Command::Init => Err(Failure::Running(anyhow!("init: not in this build yet"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => complain(&error, 2),
+        Err(Failure::Running(error)) => complain(&error, 1),
+    }
+}
+
+/// One line on stderr, whatever the log level is.
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Nowhere is left to say that stderr is gone.
+    let _ = writeln!(std::io::stderr(), "ocellus: {error:#}");
+    ExitCode::from(code)
+}
+
+/// Prints what cameras there are.
+fn probe(is_json: bool) -> Result<(), Failure> {
+    let devices = ocellus::capture::probe();
+    let text = if is_json {
+        let json = serde_json::to_string_pretty(&devices).context("probe").map_err(running)?;
+        json + "\n"
+    } else {
+        run::describe(&devices)
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("stdout").map_err(running)
+}
+
+/// Validates a configuration.
+fn check(file: &Path) -> Result<(), Failure> {
+    read_config(file).map(drop)
+}
+
+fn read_config(file: &Path) -> Result<Config, Failure> {
+    let name = || file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(name).map_err(Failure::Usage)?;
+    Config::from_json(&text).with_context(name).map_err(Failure::Usage)
+}
+
+fn running(error: anyhow::Error) -> Failure {
+    Failure::Running(error)
+}
+
+/// A thread that panicked has left the camera in an unknown state: the supervisor starts afresh.
+fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        print(info);
+        std::process::abort();
+    }));
+}
+
+/// Lines of `seconds.millis LEVEL text` on stderr, seconds since boot as in the kernel's log.
+fn start_logging() {
+    env_logger::Builder::new()
+        .filter_level(LevelFilter::Info)
+        .parse_default_env()
+        .format(|out, record| {
+            let millis = clock::now().as_micros() / 1_000;
+            let (seconds, millis) = (millis / 1_000, millis % 1_000);
+            writeln!(out, "[{seconds:5}.{millis:03}] {:5} {}", record.level(), record.args())
+        })
+        .init();
+}

@@ -4,6 +4,16 @@ use crate::time::Instant;
 
 #[derive(Debug)]
 pub struct File;
+impl File {
+    /// # Errors
+    /// always
+    pub fn open(
+        path: impl Into<std::path::PathBuf>,
+        _fps: Option<f64>,
+    ) -> Result<Self, super::Error> {
+        Err(super::Error::BadFile { path: path.into(), reason: "not yet" })
+    }
+}
 impl super::CodedSource for File {
     fn wait(&self) -> super::Wait<'_> {
         super::Wait::Until(Instant::ZERO)

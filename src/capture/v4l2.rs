@@ -98,6 +98,12 @@ impl V4l2 {
         Ok(Self { path, queue, device, negotiated, losses: Losses::default() })
     }
 
+    /// The device's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the driver says of the camera.
     #[must_use]
     pub const fn info(&self) -> &Info {

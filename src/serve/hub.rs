@@ -237,7 +237,7 @@ impl Hub {
         self.follow_server(now, wall);
         self.fanout.handle_timeout(now);
         while let Some(fanout::Event::Stalled(viewer)) = self.fanout.poll_event() {
-            self.give_up(now, viewer);
+            self.give_up(viewer);
         }
         self.follow_server(now, wall);
         let due: Vec<SessionId> = self
@@ -273,9 +273,16 @@ impl Hub {
     /// Performs what the RTSP server says: replies first, so that they precede the media.
     fn follow_server(&mut self, now: Instant, wall: NtpTimestamp) {
         loop {
-            while let Some((connection, reply)) = self.server.poll_transmit() {
+            let mut next = self.server.poll_transmit();
+            while let Some((connection, mut replies)) = next {
+                // Pipelined requests are answered in one piece.
+                next = self.server.poll_transmit();
+                while let Some((_, more)) = next.take_if(|(other, _)| *other == connection) {
+                    replies.extend(more);
+                    next = self.server.poll_transmit();
+                }
                 let Some(&viewer) = self.connections.get(&connection) else { continue };
-                if !self.fanout.send(now, viewer, Arc::from(reply)) {
+                if !self.fanout.send(now, viewer, Arc::from(replies)) {
                     self.actions.push_back(Action::Abort(connection));
                 }
             }
@@ -349,7 +356,7 @@ impl Hub {
     }
 
     /// A viewer takes nothing any more: its connection is closed, or its UDP session ended.
-    fn give_up(&mut self, now: Instant, viewer: ViewerId) {
+    fn give_up(&mut self, viewer: ViewerId) {
         self.stats.stalled.increment();
         match self.targets.get(&viewer) {
             Some(&Target::Connection(connection, _)) => {

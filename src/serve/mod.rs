@@ -13,6 +13,6 @@ mod stats;
 mod stream;
 
 pub use hub::{Action, Hub, Settings, Target};
-pub use reactor::{Error, Inlet, Reactor, Sockets, bind_ports, listener_address};
+pub use reactor::{Error, Inlet, Ports, Reactor, Sockets, bind_ports};
 pub use stats::Stats;
 pub use stream::StreamSettings;

@@ -4,7 +4,6 @@
 //! eventfd, and one write per TCP viewer or one for many UDP viewers.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -390,15 +389,15 @@ fn os(call: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Os { call, errno }
 }
 
+/// The fixed sockets for RTP and RTCP, and their ports.
+pub type Ports = (udp::Socket, udp::Socket, (u16, u16));
+
 /// Binds the fixed RTP and RTCP ports; when `may_move`, the next free even pair after them.
 ///
 /// # Errors
 ///
 /// EADDRINUSE, with no free pair up to [`PORT_PAIRS_MAX`] further on.
-pub fn bind_ports(
-    first: u16,
-    may_move: bool,
-) -> Result<(udp::Socket, udp::Socket, (u16, u16)), Errno> {
+pub fn bind_ports(first: u16, may_move: bool) -> Result<Ports, Errno> {
     let pairs = if may_move { PORT_PAIRS_MAX } else { 1 };
     let mut last = Errno::EADDRINUSE;
     for rtp in (first..u16::MAX).step_by(2).take(pairs) {
@@ -410,15 +409,6 @@ pub fn bind_ports(
         }
     }
     Err(last)
-}
-
-/// The address a listener is bound to.
-///
-/// # Errors
-///
-/// Never for a listener of ours.
-pub fn listener_address(listener: impl AsFd) -> Result<SocketAddr, Errno> {
-    tcp::local_address(listener)
 }
 
 const WAKE: u64 = 0;

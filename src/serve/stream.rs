@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::h264::{AccessUnit, ParameterSets};
-use crate::rtp::{ImagePool, Packetizer, SequenceNumber, Ssrc, WireImage};
+use crate::rtp::{ImagePool, Packetizer, Ssrc, WireImage};
 use crate::time::{Instant, RtpTimestamp};
 
 /// What a stream's packets begin with; all of it random but the packet length.
@@ -40,10 +40,6 @@ impl Stream {
 
     pub(super) fn ssrc(&self) -> Ssrc {
         self.packetizer.ssrc()
-    }
-
-    pub(super) fn next_sequence(&self) -> SequenceNumber {
-        self.packetizer.next_sequence()
     }
 
     pub(super) fn timestamp_at(&self, at: Instant) -> RtpTimestamp {
