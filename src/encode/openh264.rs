@@ -177,6 +177,7 @@ fn frame_rate(fps: f64) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests may fail")]
 mod tests {
     use super::*;
     use crate::h264::{NalType, ParameterSets};
@@ -202,7 +203,9 @@ mod tests {
         };
         let rows = u64::from(HEIGHT * 3 / 2);
         let samples = (0..rows).flat_map(|y| (0..u64::from(WIDTH)).map(move |x| (x, y)));
-        samples.map(|(x, y)| ((x + y + 2 * number) / 3 % 200 + noise()) as u8).collect()
+        samples
+            .map(|(x, y)| u8::try_from((x + y + 2 * number) / 3 % 200 + noise()).unwrap())
+            .collect()
     }
 
     fn encode(count: u64, mut wanted: impl FnMut(u64) -> bool) -> Vec<AccessUnit> {

@@ -58,7 +58,7 @@ impl SenderReport {
         put(&self.ssrc.0.to_be_bytes());
         put(&[SDES_CNAME, item_len]);
         put(cname);
-        put(&[0; 4][..usize::from(padding)]);
+        put([0; 4].get(..usize::from(padding)).unwrap_or(&[]));
         if is_over {
             put(&[VERSION_2 | 1, TYPE_BYE, 0, 1]);
             put(&self.ssrc.0.to_be_bytes());
@@ -110,20 +110,20 @@ pub fn parse(bytes: &[u8], mut visit: impl FnMut(Feedback)) -> Result<(), Malfor
         let mut offset = 0;
         while offset < bytes.len() {
             let rest = bytes.get(offset..).unwrap_or(&[]);
-            let fault = |reason| Malformed { offset, reason };
-            let (header, body) = rest.split_first_chunk::<4>().ok_or(fault("cut header"))?;
+            let fault = |reason| move || Malformed { offset, reason };
+            let (header, body) = rest.split_first_chunk::<4>().ok_or_else(fault("cut header"))?;
             let [first, packet_type, length @ ..] = *header;
             if first >> 6 != 2 {
-                return Err(fault("version is not 2"));
+                return Err(fault("version is not 2")());
             }
             if offset == 0 && !matches!(packet_type, TYPE_SR | TYPE_RR) && packet_type < TYPE_RTPFB
             {
-                return Err(fault("does not begin with a report"));
+                return Err(fault("does not begin with a report")());
             }
             let len = usize::from(u16::from_be_bytes(length)) * 4;
-            let body = body.get(..len).ok_or(fault("longer than the datagram"))?;
+            let body = body.get(..len).ok_or_else(fault("longer than the datagram"))?;
             let count = usize::from(first & 0x1f);
-            let messages = read(packet_type, count, body).ok_or(fault("cut body"))?;
+            let messages = read(packet_type, count, body).ok_or_else(fault("cut body"))?;
             if matches!(pass, Pass::Visit) {
                 messages.for_each(&mut visit);
             }

@@ -92,9 +92,9 @@ impl Playing {
         now.since(since) >= UNREACHABLE_MAX
     }
 
-    /// Whether `address` is this viewer's RTP or RTCP port.
+    /// Whether `address` is this viewer's RTP port. Some players never open the one for RTCP.
     pub(super) fn is_at(&self, address: SocketAddr) -> bool {
-        matches!(self.delivery, Delivery::Udp { rtp, rtcp } if address == rtp || address == rtcp)
+        matches!(self.delivery, Delivery::Udp { rtp, .. } if address == rtp)
     }
 }
 
