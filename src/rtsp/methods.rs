@@ -15,7 +15,7 @@ use super::connection::{Connection, ConnectionId, Hold, PUBLIC, Refusal};
 use super::message::{Method, Request, Response};
 use super::sdp::Presentation;
 use super::server::{Event, Server};
-use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State, has_room};
+use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State, viewers_max};
 use super::settings::{Role, StreamId};
 use super::transport::{self, Lower};
 use super::url::Url;
@@ -43,7 +43,6 @@ struct Caller {
     local: SocketAddr,
     /// Index of the user, `None` without authentication.
     user: Option<usize>,
-    role: Role,
 }
 
 impl Caller {
@@ -95,10 +94,10 @@ impl Server {
     ) -> Result<Caller, Stop> {
         let state = self.connections.get_mut(&id).ok_or(Refusal::BadRequest)?;
         let (connection, peer, local) = (id, state.peer, state.local);
-        let caller = |user, role| Caller { now, connection, peer, local, user, role };
+        let caller = |user| Caller { now, connection, peer, local, user };
         if self.settings.no_auth {
             state.is_known = true;
-            return Ok(caller(None, Role::Admin));
+            return Ok(caller(None));
         }
         let address = peer.ip().to_canonical();
         let challenge = |is_stale| {
@@ -127,8 +126,7 @@ impl Server {
             Verdict::Right(index) => {
                 state.used_nonce = Some(credentials.nonce().to_owned());
                 state.is_known = true;
-                let role = self.settings.users.get(index).map_or(Role::Viewer, |user| user.role);
-                Ok(caller(Some(index), role))
+                Ok(caller(Some(index)))
             }
             Verdict::Stale => Err(challenge(true).into()),
             Verdict::Wrong => {
@@ -179,11 +177,12 @@ impl Server {
             }
         }
         let delivery = delivery(caller, transport.lower);
-        self.give_way(caller, stream, own, delivery)?;
-        let id = match own {
-            Some(id) => id,
-            None => self.admit(caller)?,
-        };
+        let replaced = self.replaced(caller, stream, own, delivery)?;
+        if own.is_none() {
+            self.check_room(caller, &replaced)?;
+        }
+        replaced.into_iter().for_each(|id| self.end_session(id, "replaced"));
+        let id = own.unwrap_or_else(|| self.draw_session(caller.connection));
         let session = Session {
             stream,
             user: caller.user,
@@ -211,17 +210,17 @@ impl Server {
             .header("Session", session_header(id)))
     }
 
-    /// Ends sessions that a SETUP on this connection replaces, or refuses it.
+    /// The sessions that make way for what a SETUP asks for.
     ///
     /// Sessions of the same stream that are set up but not playing were given up: FFmpeg falls
     /// back from UDP to TCP with PAUSE and a SETUP without Session, and never tears down.
-    fn give_way(
-        &mut self,
+    fn replaced(
+        &self,
         caller: &Caller,
         stream: StreamId,
         own: Option<SessionId>,
         delivery: Delivery,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<SessionId>, Refusal> {
         let carried = |session: &Session| session.connection == Some(caller.connection);
         let given_up = |session: &Session| {
             own.is_none()
@@ -249,27 +248,44 @@ impl Server {
                 }
             }
         }
-        replaced.into_iter().for_each(|id| self.end_session(id, "replaced"));
-        Ok(())
+        Ok(replaced)
     }
 
-    /// Draws the id of a new session, if there is room for it.
-    fn admit(&mut self, caller: &Caller) -> Result<SessionId, Refusal> {
-        if !has_room(caller.role, self.sessions.len(), self.settings.max_viewers) {
-            return Err(Refusal::TooManyViewers);
+    /// Whether the caller may have one more session once `replaced` are gone.
+    fn check_room(&self, caller: &Caller, replaced: &[SessionId]) -> Result<(), Refusal> {
+        let stays = |id: &SessionId| !replaced.contains(id);
+        let others = self.sessions.iter().filter(|(id, _)| stays(id));
+        let (mut count, mut viewers) = (0, 0);
+        for (_, session) in others {
+            count += 1;
+            viewers += usize::from(self.role(session.user) == Role::Viewer);
         }
-        let state = self.connections.get_mut(&caller.connection).ok_or(Refusal::BadRequest)?;
-        if state.sessions.len() >= MAX_SESSIONS_PER_CONNECTION {
-            return Err(Refusal::TooManyViewers);
-        }
+        let max = self.settings.max_viewers;
+        let connection = self.connections.get(&caller.connection);
+        let carried =
+            connection.map_or(0, |state| state.sessions.iter().filter(|id| stays(id)).count());
+        let has_room = count < max
+            && (self.role(caller.user) == Role::Admin || viewers < viewers_max(max))
+            && carried < MAX_SESSIONS_PER_CONNECTION;
+        if has_room { Ok(()) } else { Err(Refusal::TooManyViewers) }
+    }
+
+    /// Without authentication there is nobody to keep a slot for.
+    fn role(&self, user: Option<usize>) -> Role {
+        let user = user.map(|index| self.settings.users.get(index));
+        user.map_or(Role::Admin, |user| user.map_or(Role::Viewer, |user| user.role))
+    }
+
+    fn draw_session(&mut self, connection: ConnectionId) -> SessionId {
         let id = loop {
             let id = SessionId(self.secret.draw());
             if !self.sessions.contains_key(&id) {
                 break id;
             }
         };
-        state.sessions.push(id);
-        Ok(id)
+        let state = self.connections.get_mut(&connection);
+        state.into_iter().for_each(|state| state.sessions.push(id));
+        id
     }
 
     fn play(&mut self, caller: &Caller, request: &Request) -> Result<Response, Stop> {

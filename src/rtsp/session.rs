@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::connection::ConnectionId;
-use super::settings::{Role, StreamId};
+use super::settings::StreamId;
 use crate::time::Instant;
 
 /// Names a session: 128 random bits, 32 hexadecimal digits on the wire.
@@ -89,15 +89,12 @@ impl Session {
     }
 }
 
-/// Whether a user with `role` may have the `count + 1`-th of `max` sessions.
+/// How many of `max` sessions users without the admin role may have.
 ///
-/// One is kept for an admin, who could not look at a fully watched camera otherwise.
-pub(super) fn has_room(role: Role, count: usize, max: usize) -> bool {
-    match role {
-        Role::Admin => count < max,
-        // A camera for one viewer is for whoever comes first.
-        Role::Viewer => count < max.saturating_sub(1).max(1),
-    }
+/// One is kept for an admin, who could not look at a fully watched camera otherwise. A camera for
+/// one viewer is for whoever comes first.
+pub(super) const fn viewers_max(max: usize) -> usize {
+    if max > 1 { max - 1 } else { max }
 }
 
 /// What responses promise (RFC 2326 12.37).
@@ -123,17 +120,5 @@ mod tests {
         for text in ["", "0", ";timeout=60", "+0000000000000000000000000000001", &multibyte] {
             assert_eq!(SessionId::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn the_last_slot_is_kept_for_an_admin() {
-        for max in 2..8 {
-            for count in 0..10 {
-                assert_eq!(has_room(Role::Admin, count, max), count < max);
-                assert_eq!(has_room(Role::Viewer, count, max), count < max - 1);
-            }
-        }
-        assert!(has_room(Role::Viewer, 0, 1));
-        assert!(!has_room(Role::Viewer, 1, 1));
     }
 }
