@@ -5,18 +5,17 @@
 //! Not implemented: ANNOUNCE, RECORD, REDIRECT; Range, Scale and Speed, which a live stream has
 //! no use for and ignores.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use log::info;
 
-use super::auth::{self, Claim, Credentials, Verdict};
-use super::connection::{Connection, ConnectionId, Hold, PUBLIC, Refusal};
+use super::caller::Caller;
+use super::connection::{ConnectionId, Hold, PUBLIC, Refusal};
 use super::message::{Method, Request, Response};
 use super::sdp::Presentation;
 use super::server::{Event, Server};
-use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State, viewers_max};
-use super::settings::{Role, StreamId};
+use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State};
+use super::settings::StreamId;
 use super::transport::{self, Lower};
 use super::url::Url;
 use crate::time::Instant;
@@ -31,23 +30,6 @@ pub(super) enum Stop {
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(refusal)
-    }
-}
-
-/// Who asks, over which connection, and when.
-#[derive(Clone, Copy, Debug)]
-struct Caller {
-    now: Instant,
-    connection: ConnectionId,
-    peer: SocketAddr,
-    local: SocketAddr,
-    /// Index of the user, `None` without authentication.
-    user: Option<usize>,
-}
-
-impl Caller {
-    fn address(&self) -> IpAddr {
-        self.peer.ip().to_canonical()
     }
 }
 
@@ -83,59 +65,6 @@ impl Server {
             Method::Pause => Ok(self.pause(&caller, request)?),
             Method::Teardown => Ok(self.teardown(&caller, request)?),
             _ => Ok(self.parameter(&caller, request)?),
-        }
-    }
-
-    fn authenticate(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        request: &Request,
-    ) -> Result<Caller, Stop> {
-        let state = self.connections.get_mut(&id).ok_or(Refusal::BadRequest)?;
-        let (connection, peer, local) = (id, state.peer, state.local);
-        let caller = |user| Caller { now, connection, peer, local, user };
-        if self.settings.no_auth {
-            state.is_known = true;
-            return Ok(caller(None));
-        }
-        let address = peer.ip().to_canonical();
-        let challenge = |is_stale| {
-            let nonce = auth::nonce(now, address, &self.secret);
-            Refusal::Unauthorized(auth::challenges(&self.settings.realm, &nonce, is_stale))
-        };
-        let mut headers = request.headers("Authorization");
-        let Some(header) = headers.next() else { return Err(challenge(false).into()) };
-        let credentials = match Credentials::parse(header) {
-            Ok(credentials) if headers.next().is_none() => credentials,
-            Err(auth::Error::NotOffered) => return Err(challenge(false).into()),
-            _ => return Err(Refusal::BadRequest.into()),
-        };
-        let turn = self.throttle.turn(now, address);
-        if turn > now {
-            return Err(Stop::Hold(Hold::Turn, turn));
-        }
-        let claim = Claim {
-            method: request.method.name(),
-            url: &request.url,
-            peer: address,
-            used_nonce: state.used_nonce.as_deref(),
-        };
-        let known = (&*self.settings.realm, &*self.settings.users);
-        match credentials.verify(now, &claim, known, &self.secret) {
-            Verdict::Right(index) => {
-                state.used_nonce = Some(credentials.nonce().to_owned());
-                state.is_known = true;
-                Ok(caller(Some(index)))
-            }
-            Verdict::Stale => Err(challenge(true).into()),
-            Verdict::Wrong => {
-                let refusal = challenge(false);
-                match self.throttle.failed(now, address) {
-                    at if at > now => Err(Stop::Hold(Hold::Penalty(refusal), at)),
-                    _ => Err(refusal.into()),
-                }
-            }
         }
     }
 
@@ -251,31 +180,6 @@ impl Server {
         Ok(replaced)
     }
 
-    /// Whether the caller may have one more session once `replaced` are gone.
-    fn check_room(&self, caller: &Caller, replaced: &[SessionId]) -> Result<(), Refusal> {
-        let stays = |id: &SessionId| !replaced.contains(id);
-        let others = self.sessions.iter().filter(|(id, _)| stays(id));
-        let (mut count, mut viewers) = (0, 0);
-        for (_, session) in others {
-            count += 1;
-            viewers += usize::from(self.role(session.user) == Role::Viewer);
-        }
-        let max = self.settings.max_viewers;
-        let connection = self.connections.get(&caller.connection);
-        let carried =
-            connection.map_or(0, |state| state.sessions.iter().filter(|id| stays(id)).count());
-        let has_room = count < max
-            && (self.role(caller.user) == Role::Admin || viewers < viewers_max(max))
-            && carried < MAX_SESSIONS_PER_CONNECTION;
-        if has_room { Ok(()) } else { Err(Refusal::TooManyViewers) }
-    }
-
-    /// Without authentication there is nobody to keep a slot for.
-    fn role(&self, user: Option<usize>) -> Role {
-        let user = user.map(|index| self.settings.users.get(index));
-        user.map_or(Role::Admin, |user| user.map_or(Role::Viewer, |user| user.role))
-    }
-
     fn draw_session(&mut self, connection: ConnectionId) -> SessionId {
         let id = loop {
             let id = SessionId(self.secret.draw());
@@ -333,37 +237,6 @@ impl Server {
             Some(id) => response.header("Session", session_header(id)),
             None => response,
         })
-    }
-
-    /// The session that a request names, if the caller may steer it.
-    ///
-    /// From another connection than its own only a UDP session, by the same user from the same
-    /// address; it then belongs to that connection.
-    fn own_session(
-        &mut self,
-        caller: &Caller,
-        request: &Request,
-    ) -> Result<Option<SessionId>, Refusal> {
-        let Some(header) = request.header("Session") else { return Ok(None) };
-        let id = SessionId::parse(header).ok_or(Refusal::SessionNotFound)?;
-        let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionNotFound)?;
-        let is_here = session.connection == Some(caller.connection);
-        let is_near = session.is_udp() && session.address == caller.address();
-        if session.user != caller.user || !(is_here || is_near) {
-            return Err(Refusal::SessionNotFound);
-        }
-        session.alive = caller.now;
-        if !is_here {
-            let before = session.connection.replace(caller.connection);
-            let forget = |state: &mut Connection| state.sessions.retain(|other| *other != id);
-            before
-                .and_then(|before| self.connections.get_mut(&before))
-                .into_iter()
-                .for_each(forget);
-            let state = self.connections.get_mut(&caller.connection);
-            state.into_iter().for_each(|state| state.sessions.push(id));
-        }
-        Ok(Some(id))
     }
 
     /// Like [`Self::own_session`], for a request whose URL has to mean that session's stream.
@@ -435,5 +308,3 @@ fn session_header(id: SessionId) -> String {
 const PLAY_WAIT: Duration = Duration::from_secs(1);
 /// How long DESCRIBE waits for a stream that is starting.
 const DESCRIBE_WAIT: Duration = Duration::from_secs(2);
-/// Recorders use one connection per session; a relay might use one for all streams.
-const MAX_SESSIONS_PER_CONNECTION: usize = 8;

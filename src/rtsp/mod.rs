@@ -9,9 +9,9 @@
 //! |---|---|
 //! | `parser`, `message` | bytes to requests and frames; responses to bytes |
 //! | `url`, `transport`, `sdp` | the languages inside of messages |
-//! | `auth`, `throttle`, `secret` | who asks, and how often one may guess |
+//! | `auth`, `throttle`, `secret`, `caller` | who asks, what they may have, how often one may guess |
 //! | `connection`, `session` | state of one peer, of one viewer |
-//! | `methods`, `server` | what a request does; the machine around it |
+//! | `methods`, `answers`, `server` | what a request does, when its answer goes, the machine around it |
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
@@ -19,7 +19,9 @@
     allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail")
 )]
 
+mod answers;
 mod auth;
+mod caller;
 mod connection;
 mod message;
 mod methods;

@@ -9,12 +9,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use log::{debug, info};
+use log::info;
 use thiserror::Error;
 
-use super::connection::{Connection, ConnectionId, Hold, Received, Refusal, Waiting};
-use super::message::{Error, Request, Response};
-use super::methods::Stop;
+use super::connection::{Connection, ConnectionId, Hold, Received};
+use super::message::Error;
 use super::secret::Secret;
 use super::session::{Delivery, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
@@ -33,7 +32,7 @@ pub struct Server {
     /// Parallel to `settings.streams`.
     pub(super) descriptions: Vec<Description>,
     pub(super) events: VecDeque<Event>,
-    transmits: VecDeque<(ConnectionId, Vec<u8>)>,
+    pub(super) transmits: VecDeque<(ConnectionId, Vec<u8>)>,
     last_connection: ConnectionId,
 }
 
@@ -316,74 +315,6 @@ impl Server {
         self.connections.values().filter_map(Connection::deadline).chain(sessions).min()
     }
 
-    /// Answers what is in the queue of `id`, until an answer has to wait.
-    fn advance(&mut self, now: Instant, id: ConnectionId) {
-        while let Some(request) =
-            self.connections.get_mut(&id).and_then(|state| state.next_request())
-        {
-            self.handle(now, id, request);
-        }
-    }
-
-    fn handle(&mut self, now: Instant, id: ConnectionId, request: Request) {
-        match self.answer(now, id, &request) {
-            Ok(response) => self.respond(id, &request, &response),
-            Err(Stop::Refuse(refusal)) => self.respond(id, &request, &refusal.response()),
-            Err(Stop::Hold(on, until)) => {
-                if let Some(state) = self.connections.get_mut(&id) {
-                    state.waiting = Some(Waiting { request, on, until });
-                }
-            }
-        }
-    }
-
-    /// Goes on with an answer that has waited long enough.
-    fn overdue(&mut self, now: Instant, id: ConnectionId, waiting: Waiting) {
-        match &waiting.on {
-            Hold::Turn => self.handle(now, id, waiting.request),
-            Hold::Penalty(refusal) => self.respond(id, &waiting.request, &refusal.response()),
-            Hold::ParameterSets(_) => {
-                self.respond(id, &waiting.request, &Refusal::NotReady.response());
-            }
-            Hold::Idr(_) => self.start(now, id, &waiting, None),
-        }
-        self.advance(now, id);
-    }
-
-    fn respond(&mut self, id: ConnectionId, request: &Request, response: &Response) {
-        self.transmits.push_back((id, response.emit(request.cseq)));
-    }
-
-    /// Answers the PLAY that `waiting` is, and has its session delivered.
-    fn start(
-        &mut self,
-        now: Instant,
-        id: ConnectionId,
-        waiting: &Waiting,
-        first: Option<(u16, u32)>,
-    ) {
-        let Hold::Idr(session_id) = waiting.on else { return };
-        let starting = self.sessions.get_mut(&session_id);
-        let Some(session) = starting.filter(|session| session.state == State::Starting) else {
-            // Torn down from another connection meanwhile.
-            return self.respond(id, &waiting.request, &Refusal::SessionNotFound.response());
-        };
-        session.state = State::Playing;
-        session.alive = now;
-        let (stream, delivery) = (session.stream, session.delivery);
-        let mut response = super::methods::playing(session_id);
-        // Without the IDR there is nothing true to say about the first packet; zeros would be
-        // taken for values.
-        if let Some((seq, rtptime)) = first {
-            let url = &session.track_url;
-            response =
-                response.header("RTP-Info", format!("url={url};seq={seq};rtptime={rtptime}"));
-        }
-        self.respond(id, &waiting.request, &response);
-        info!("rtsp: playing session={session_id:?} stream={stream} delivery={delivery:?}");
-        self.events.push_back(Event::Play { session: session_id, stream, delivery });
-    }
-
     fn interleaved(&mut self, now: Instant, id: ConnectionId, channel: u8, packet: Vec<u8>) {
         let Some(session_id) = self.interleaved_session(id) else { return };
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
@@ -419,30 +350,6 @@ impl Server {
         }
         info!("rtsp: session ended session={id:?} stream={} why=\"{why}\"", session.stream);
         self.events.push_back(Event::Teardown { session: id });
-    }
-
-    /// Takes the answers that wait for what `is_meant`.
-    fn take_waiting(&mut self, is_meant: impl Fn(&Hold) -> bool) -> Vec<(ConnectionId, Waiting)> {
-        let take = |(&id, state): (&ConnectionId, &mut Connection)| {
-            let waiting =
-                state.waiting.take_if(|waiting| !state.is_closing && is_meant(&waiting.on))?;
-            Some((id, waiting))
-        };
-        self.connections.iter_mut().filter_map(take).collect()
-    }
-
-    /// Ends a connection whose bytes make no sense any more.
-    fn give_up(&mut self, id: ConnectionId, error: &Error) {
-        debug!("rtsp: closing connection={} error=\"{error}\"", id.0);
-        let Some(state) = self.connections.get_mut(&id) else { return };
-        state.is_closing = true;
-        // An answer would come ahead of those that still wait.
-        if state.waiting.is_some() {
-            return;
-        }
-        if let Some((refusal, cseq)) = Refusal::of(error) {
-            self.transmits.push_back((id, refusal.response().emit(cseq)));
-        }
     }
 
     fn close(&mut self, id: ConnectionId) {

@@ -12,5 +12,7 @@
 
 mod camera;
 mod hostile;
+mod logins;
 mod random;
+mod sessions;
 mod transcript;

@@ -1,0 +1,105 @@
+//! Who gets in, who does not, and how slowly.
+
+use std::time::Duration;
+
+use ocellus::rtsp::Settings;
+
+use crate::camera::{Camera, digest, nonce, settings, status};
+
+#[test]
+fn authorization_headers_from_hell_let_nobody_in() {
+    for (name, value, expected) in [
+        ("500 users", format!("Digest {}", "username=\"a\",".repeat(500)), 400),
+        ("Basic", "Basic YWRtaW46c2VjcmV0".into(), 401),
+        ("Basic without colon", "Basic YWRtaW4=".into(), 401),
+        ("bad base64", "Basic !!!".into(), 401),
+        ("nothing", String::new(), 401),
+        ("no parameters", "Digest".into(), 401),
+        ("unclosed quote", "Digest username=\"admin".into(), 400),
+        ("two headers", "Digest a=b\r\nAuthorization: Digest a=b".into(), 400),
+        ("NUL", "Digest username=\"a\0b\"".into(), 400),
+    ] {
+        let mut camera = Camera::new(settings());
+        let id = camera.connect("192.0.2.7:40000");
+        let request =
+            format!("PLAY rtsp://cam/ RTSP/1.0\r\nCSeq: 1\r\nAuthorization: {value}\r\n\r\n");
+        assert_eq!(camera.status(id, &request), expected, "{name}");
+    }
+}
+
+#[test]
+fn without_users_nobody_gets_in_and_no_path_is_told() {
+    for users in [settings().users, Vec::new()] {
+        let has_users = !users.is_empty();
+        let mut camera = Camera::new(Settings { users, ..settings() });
+        camera.sets();
+        let id = camera.connect("192.0.2.7:40000");
+        let mut last = String::new();
+        for (path, found) in [("main", 200), ("nowhere", 404), ("", 200)] {
+            let url = format!("rtsp://cam/{path}");
+            last = camera.ask(id, &format!("DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\n\r\n"));
+            assert_eq!(status(&last), 401);
+            for (user, right) in
+                [(("admin", "secret"), true), (("admin", ""), false), (("", ""), false)]
+            {
+                let line = digest(user, &nonce(&last), "DESCRIBE", &url);
+                let expected = if right && has_users { found } else { 401 };
+                let text = format!("DESCRIBE {url} RTSP/1.0\r\nCSeq: 1\r\n{line}\r\n\r\n");
+                assert_eq!(camera.status(id, &text), expected);
+            }
+        }
+        assert!(!last.is_empty());
+    }
+}
+
+#[test]
+fn wrong_passwords_leave_the_connection_open_and_others_alone() {
+    let mut camera = Camera::new(settings());
+    camera.sets();
+    let id = camera.connect("192.0.2.7:40000");
+    let mut challenge = camera.ask(id, "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+    let try_it = |password, challenge: &str| {
+        let line = digest(("admin", password), &nonce(challenge), "DESCRIBE", "rtsp://cam/main");
+        format!("DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n{line}\r\n\r\n")
+    };
+    let begin = camera.now;
+    for _ in 0..200 {
+        camera.send(id, try_it("guess", &challenge).as_bytes());
+        while camera.output.is_empty() {
+            camera.pass(Duration::from_millis(250));
+        }
+        challenge = camera.read(id);
+        assert_eq!(status(&challenge), 401);
+        assert!(!challenge.contains("stale"));
+    }
+    assert!(camera.now.since(begin) >= Duration::from_secs(190 * 5));
+    camera.pass(Duration::from_millis(250));
+    assert_eq!(camera.status(id, &try_it("secret", &challenge)), 200);
+}
+
+#[test]
+fn a_guesser_who_hangs_up_early_learns_no_more_than_four_verdicts_a_second() {
+    let mut camera = Camera::new(Settings { max_per_address: 4, ..settings() });
+    let id = camera.connect("192.0.2.7:40000");
+    let challenge = camera.ask(id, "PLAY rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+    camera.disconnect(id);
+    let guess = |password: &str| {
+        let line = digest(("admin", password), &nonce(&challenge), "PLAY", "rtsp://cam/main");
+        format!("PLAY rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n{line}\r\n\r\n")
+    };
+    for _ in 0..11 {
+        let id = camera.connect("192.0.2.7:40000");
+        camera.send(id, guess("guess").as_bytes());
+        camera.disconnect(id);
+    }
+    let mut verdicts = 0;
+    for _ in 0..100 {
+        // 100 guesses with the right password within 100 ms: none is told.
+        let id = camera.connect("192.0.2.7:40000");
+        camera.send(id, guess("secret").as_bytes());
+        camera.pass(Duration::from_millis(1));
+        verdicts += usize::from(!camera.read(id).is_empty());
+        camera.disconnect(id);
+    }
+    assert_eq!(verdicts, 0);
+}

@@ -1,0 +1,306 @@
+//! Sessions and connections: states, limits, and what is left behind.
+
+use std::time::Duration;
+
+use ocellus::rtsp::{
+    ConnectionId, Delivery, Event, IDLE_TIMEOUT, MAX_PENDING, Refused, SESSION_TIMEOUT, SessionId,
+};
+
+use crate::camera::{Camera, LOCAL, header, status};
+
+/// Sets a session up and returns its id as text.
+fn set_up(camera: &mut Camera, id: ConnectionId, transport: &str) -> String {
+    let answer = camera.ask(
+        id,
+        &format!(
+            "SETUP rtsp://cam/main/trackID=0 RTSP/1.0\r\nCSeq: 1\r\nTransport: {transport}\r\n\r\n"
+        ),
+    );
+    assert_eq!(status(&answer), 200, "{answer}");
+    header(&answer, "Session").unwrap().split(';').next().unwrap().to_owned()
+}
+
+fn request(method: &str, session: &str) -> String {
+    format!("{method} rtsp://cam/main/ RTSP/1.0\r\nCSeq: 9\r\nSession: {session}\r\n\r\n")
+}
+
+const TCP: &str = "RTP/AVP/TCP;unicast;interleaved=0-1";
+const UDP: &str = "RTP/AVP;unicast;client_port=5000-5001";
+
+#[test]
+fn media_goes_to_the_peer_and_nowhere_else() {
+    let mut camera = Camera::open();
+    let id = camera.connect("[::ffff:192.0.2.7]:40000");
+    let transport = "RTP/AVP;unicast;destination=203.0.113.9;client_port=5000-5001";
+    let session = set_up(&mut camera, id, transport);
+    camera.send(id, request("PLAY", &session).as_bytes());
+    camera.idr(0, 5, 6);
+    let Some(&Event::Play { delivery: Delivery::Udp { rtp, rtcp }, session, .. }) =
+        camera.events.back()
+    else {
+        panic!("no play")
+    };
+    assert_eq!(rtp, "[::ffff:192.0.2.7]:5000".parse().unwrap());
+    assert_eq!(rtcp, "[::ffff:192.0.2.7]:5001".parse().unwrap());
+    // Its RTCP is known by address and port, in whatever form the socket reports them.
+    for (from, whose) in [
+        ("192.0.2.7:5001", Some(session)),
+        ("[::ffff:192.0.2.7]:5001", Some(session)),
+        ("192.0.2.7:5000", Some(session)),
+        ("192.0.2.7:5002", None),
+        ("192.0.2.8:5001", None),
+    ] {
+        assert_eq!(camera.server.session_of_rtcp(from.parse().unwrap()), whose, "{from}");
+    }
+}
+
+#[test]
+fn setting_the_same_track_up_again_replaces_its_transport() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, UDP);
+    for n in 0..50 {
+        let transport = if n % 2 == 0 { TCP } else { UDP };
+        let rest = format!("{transport}\r\nSession: {session}");
+        assert_eq!(set_up(&mut camera, id, &rest), session);
+    }
+    assert_eq!(camera.server.counts().sessions, 1);
+    assert!(camera.events.is_empty());
+    // Without the session it is a new one, in place of the old.
+    for _ in 0..100 {
+        assert_ne!(set_up(&mut camera, id, TCP), session);
+    }
+    assert_eq!(camera.server.counts().sessions, 1);
+}
+
+#[test]
+fn no_order_of_methods_breaks_the_states() {
+    let methods = ["PLAY", "PAUSE", "TEARDOWN", "SETUP", "GET_PARAMETER", "DESCRIBE", "RECORD"];
+    for order in 0..methods.len().pow(4) {
+        let mut camera = Camera::open();
+        let id = camera.connect("192.0.2.7:40000");
+        let session = set_up(&mut camera, id, TCP);
+        let (mut is_playing, mut is_over) = (false, false);
+        let mut rest = order;
+        for _ in 0..4 {
+            let method = methods[rest % methods.len()];
+            rest /= methods.len();
+            let text = request(method, &session);
+            let text = text.replace("\r\n\r\n", &format!("\r\nTransport: {TCP}\r\n\r\n"));
+            camera.send(id, text.as_bytes());
+            camera.idr(0, 5, 6);
+            let expected = match method {
+                "DESCRIBE" => 200,
+                "RECORD" => 405,
+                _ if is_over => 454,
+                "PAUSE" if !is_playing => 455,
+                "SETUP" if is_playing => 455,
+                _ => 200,
+            };
+            assert_eq!(status(&camera.read(id)), expected, "{order}: {method}");
+            is_over |= method == "TEARDOWN";
+            is_playing = (is_playing || method == "PLAY") && method != "PAUSE" && !is_over;
+            let counts = camera.server.counts();
+            assert_eq!(counts.playing, usize::from(is_playing));
+            assert_eq!(counts.sessions, usize::from(!is_over));
+        }
+    }
+}
+
+#[test]
+fn scale_speed_and_range_change_nothing() {
+    for lines in [
+        "Scale: 0",
+        "Scale: NaN",
+        "Speed: -1",
+        "Speed: 1e308",
+        "Range: npt=0.000-2.000",
+        "Range: npt=99999999999999999999-",
+        "Range: clock=99991231T235959Z-",
+        "Range: garbage",
+    ] {
+        let mut camera = Camera::open();
+        let id = camera.connect("192.0.2.7:40000");
+        let session = set_up(&mut camera, id, TCP);
+        let play = request("PLAY", &session).replace("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"));
+        camera.send(id, play.as_bytes());
+        camera.idr(0, 5, 6);
+        assert_eq!(header(&camera.read(id), "Range"), Some("npt=now-"), "{lines}");
+    }
+}
+
+#[test]
+fn four_viewers_that_start_at_once_are_all_served_by_one_idr() {
+    let mut camera = Camera::open();
+    let mut viewers = Vec::new();
+    for n in 0..4 {
+        let id = camera.connect(&format!("192.0.2.{}:40000", 10 + n));
+        let session = set_up(&mut camera, id, if n % 2 == 0 { TCP } else { UDP });
+        camera.send(id, request("PLAY", &session).as_bytes());
+        viewers.push(id);
+    }
+    assert!(camera.server.has_waiting_plays(0) && !camera.server.has_waiting_plays(1));
+    camera.idr(0, 1_000, 90_000);
+    assert!(!camera.server.has_waiting_plays(0));
+    for id in viewers {
+        let answer = camera.read(id);
+        let expected = "url=rtsp://cam/main/trackID=0;seq=1000;rtptime=90000";
+        assert_eq!(header(&answer, "RTP-Info"), Some(expected));
+    }
+    let plays = camera.events.iter().filter(|event| matches!(event, Event::Play { .. }));
+    assert_eq!(plays.count(), 4);
+}
+
+#[test]
+fn session_ids_are_random_and_never_come_twice() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let mut seen = Vec::new();
+    for _ in 0..1_000 {
+        let session = set_up(&mut camera, id, TCP);
+        assert!(session.len() == 32 && session.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        seen.push(session);
+        camera.events.clear();
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 1_000);
+}
+
+#[test]
+fn idle_strangers_make_room_and_viewers_play_on() {
+    let mut camera = Camera::open();
+    let viewer = camera.connect("192.0.2.7:40000");
+    set_up(&mut camera, viewer, TCP);
+    let mut closed = Vec::new();
+    for n in 0..1_100_u32 {
+        camera.pass(Duration::from_millis(1));
+        let peer = format!("10.0.{}.{}:40000", n / 250, n % 250);
+        let id = camera.connect(&peer);
+        for event in std::mem::take(&mut camera.events) {
+            let Event::Close { connection } = event else { panic!("{event:?}") };
+            closed.push(connection);
+            camera.disconnect(connection);
+        }
+        assert!(camera.server.counts().connections <= MAX_PENDING + 1);
+        assert!(!closed.contains(&id));
+    }
+    assert_eq!(closed.len(), 1_100 - MAX_PENDING);
+    assert!(!closed.contains(&viewer) && closed.is_sorted());
+    camera.pass(IDLE_TIMEOUT);
+    assert_eq!(camera.events.len(), MAX_PENDING);
+    assert_eq!(camera.status(viewer, "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"), 200);
+}
+
+#[test]
+fn an_address_has_as_many_connections_as_it_may_have() {
+    let mut camera = Camera::open();
+    let ids = [0; 16].map(|_| camera.connect("192.0.2.7:40000"));
+    let accept = |camera: &mut Camera, peer: &str| {
+        camera.server.accept(camera.now, peer.parse().unwrap(), LOCAL.parse().unwrap())
+    };
+    for peer in ["192.0.2.7:1", "[::ffff:192.0.2.7]:2"] {
+        assert_eq!(accept(&mut camera, peer), Err(Refused::TooManyFromAddress));
+    }
+    assert!(accept(&mut camera, "192.0.2.8:1").is_ok());
+    camera.disconnect(ids[3]);
+    assert!(accept(&mut camera, "192.0.2.7:3").is_ok());
+}
+
+#[test]
+fn connections_that_nobody_closes_do_not_pile_up() {
+    let mut camera = Camera::open();
+    let mut refused = 0;
+    for n in 0..10_000_u32 {
+        let peer = format!("10.{}.{}.1:1", n / 250, n % 250);
+        let result =
+            camera.server.accept(camera.now, peer.parse().unwrap(), LOCAL.parse().unwrap());
+        refused += usize::from(result == Err(Refused::TooMany));
+        camera.drain();
+    }
+    assert!(refused > 9_000 && camera.server.counts().connections < 100);
+}
+
+#[test]
+fn viewers_that_come_and_go_leave_nothing_behind() {
+    let mut camera = Camera::open();
+    for n in 0..100 {
+        let id = camera.connect("192.0.2.7:40000");
+        let session = set_up(&mut camera, id, if n % 2 == 0 { TCP } else { UDP });
+        if n % 3 > 0 {
+            camera.send(id, request("PLAY", &session).as_bytes());
+        }
+        if n % 3 > 1 {
+            camera.idr(0, 5, 6);
+        }
+        camera.disconnect(id);
+        camera.idr(0, 5, 6);
+        if n % 2 == 0 {
+            let session = SessionId(u128::from_str_radix(&session, 16).unwrap());
+            assert_eq!(camera.events.back(), Some(&Event::Teardown { session }));
+        }
+        camera.output.clear();
+        camera.events.clear();
+    }
+    // One UDP session is left: the others were replaced by those on the same ports.
+    assert_eq!(camera.server.counts().sessions, 1);
+    camera.pass(SESSION_TIMEOUT - Duration::from_secs(1));
+    assert_eq!(camera.events.len(), 0);
+    camera.pass(Duration::from_secs(1));
+    assert_eq!(camera.server.counts(), ocellus::rtsp::Counts::default());
+    assert_eq!(camera.server.poll_timeout(), None);
+}
+
+#[test]
+fn a_session_started_on_a_lost_connection_does_not_play_until_asked_again() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, UDP);
+    camera.send(id, request("PLAY", &session).as_bytes());
+    camera.disconnect(id);
+    camera.events.clear();
+    camera.idr(0, 5, 6);
+    assert!(camera.events.is_empty());
+    let id = camera.connect("192.0.2.7:40001");
+    camera.send(id, request("PLAY", &session).as_bytes());
+    camera.idr(0, 7, 8);
+    assert!(header(&camera.read(id), "RTP-Info").unwrap().ends_with("seq=7;rtptime=8"));
+}
+
+#[test]
+fn requests_behind_a_waiting_answer_are_limited() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, TCP);
+    camera.send(id, request("PLAY", &session).as_bytes());
+    let mut sent = 0;
+    while camera.send(id, b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n") {
+        sent += 1;
+        assert!(sent < 1_000);
+    }
+    assert!(sent > 50);
+    // It is not answered any more, not even by the IDR; its session ends with it.
+    camera.idr(0, 5, 6);
+    assert_eq!(camera.read(id), "");
+    camera.disconnect(id);
+    assert!(matches!(camera.events.back(), Some(Event::Teardown { .. })));
+}
+
+#[test]
+fn a_viewer_that_is_gone_and_a_shutdown_end_sessions() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let udp = set_up(&mut camera, id, UDP);
+    let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
+    camera.server.end(session);
+    camera.server.end(session);
+    camera.drain();
+    assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [Event::Teardown { session }]);
+    set_up(&mut camera, id, TCP);
+    camera.server.shutdown();
+    camera.drain();
+    assert!(matches!(
+        camera.events.make_contiguous(),
+        [Event::Teardown { .. }, Event::Close { connection }] if *connection == id
+    ));
+}
