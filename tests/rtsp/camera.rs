@@ -180,21 +180,35 @@ pub(crate) fn digest(
     )
 }
 
-/// xorshift64*: the same numbers everywhere for the same seed.
-pub(crate) struct Random(u64);
+/// xorshift64*: the same numbers everywhere for the same seed. Prints it when the test fails.
+pub(crate) struct Random {
+    state: u64,
+    seed: u64,
+}
 
 impl Random {
-    /// Seeded by `OCELLUS_SEED` where set.
-    pub(crate) fn new(seed: u64) -> Self {
-        let chosen = std::env::var("OCELLUS_SEED").ok().and_then(|text| text.parse().ok());
-        Self(chosen.unwrap_or(seed) | 1)
+    /// One of the sequences of a test, which are others for every `OCELLUS_SEED`.
+    pub(crate) fn new(sequence: u64) -> Self {
+        let seed = std::env::var("OCELLUS_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = seed.unwrap_or(0);
+        let mixed = (sequence + 1) ^ u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15);
+        Self { state: mixed.wrapping_mul(0xd134_2543_de82_ef95) | 1, seed }
     }
 
     pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        let high = self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
         usize::try_from(high).unwrap() % limit
+    }
+}
+
+impl Drop for Random {
+    #[allow(clippy::print_stderr, reason = "a failure has to be repeatable")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("OCELLUS_SEED={}", self.seed);
+        }
     }
 }
