@@ -87,6 +87,16 @@ impl ParameterSets {
         self.sps.get(1..).and_then(|rest| rest.first_chunk().copied()).unwrap_or_default()
     }
 
+    /// Whether the VUI says that pictures are shown in another order than they are sent.
+    #[must_use]
+    pub fn is_reordered(&self) -> bool {
+        let nal = RefNal::new(&self.sps, &[], true);
+        SeqParameterSet::from_bits(nal.rbsp_bits())
+            .ok()
+            .and_then(|sps| sps.vui_parameters?.bitstream_restrictions)
+            .is_some_and(|restrictions| restrictions.max_num_reorder_frames > 0)
+    }
+
     /// Parses the SPS.
     ///
     /// # Errors
