@@ -123,6 +123,14 @@ impl WireImage {
         self.captured
     }
 
+    fn with_room(capacity: Capacity) -> Self {
+        Self {
+            bytes: Vec::with_capacity(capacity.bytes),
+            packets: Vec::with_capacity(capacity.packets),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn reset(&mut self, heading: &Heading) {
         self.bytes.clear();
         self.packets.clear();
@@ -170,11 +178,25 @@ impl WireImage {
 }
 
 /// Images that are used again once the last viewer has been sent them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ImagePool {
     images: Vec<Arc<WireImage>>,
-    /// The longest image so far: what a fresh one is given room for.
-    len_max: usize,
+    /// Room that every image is given: for the longest so far, rounded up.
+    capacity: Capacity,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Capacity {
+    bytes: usize,
+    packets: usize,
+}
+
+impl Default for ImagePool {
+    fn default() -> Self {
+        let capacity = Capacity { bytes: 1 << 16, packets: 1 << 6 };
+        let images = (0..IMAGES_AT_FIRST).map(|_| Arc::new(WireImage::with_room(capacity)));
+        Self { images: images.collect(), capacity }
+    }
 }
 
 impl ImagePool {
@@ -182,13 +204,14 @@ impl ImagePool {
     ///
     /// # Cost
     ///
-    /// Allocates while viewers hold more images than ever before, or an image is longer than ever.
+    /// Allocates while viewers hold more images than ever before, or an image is more than twice
+    /// as long as ever.
     pub fn fill(&mut self, write: impl FnOnce(&mut WireImage)) -> Option<Arc<WireImage>> {
         let free = self.images.iter_mut().position(|image| Arc::get_mut(image).is_some());
         let index = match free {
             Some(index) => index,
             None if self.images.len() < MAX_IMAGES => {
-                self.images.push(Arc::default());
+                self.images.push(Arc::new(WireImage::with_room(self.capacity)));
                 self.images.len() - 1
             }
             None => return None,
@@ -196,9 +219,12 @@ impl ImagePool {
         let slot = self.images.get_mut(index)?;
         let image = Arc::get_mut(slot)?;
         image.bytes.clear();
-        image.bytes.reserve(self.len_max);
+        image.bytes.reserve(self.capacity.bytes);
+        image.packets.clear();
+        image.packets.reserve(self.capacity.packets);
         write(image);
-        self.len_max = self.len_max.max(image.bytes.len());
+        self.capacity.bytes = self.capacity.bytes.max(image.bytes.len().next_power_of_two());
+        self.capacity.packets = self.capacity.packets.max(image.packets.len().next_power_of_two());
         Some(Arc::clone(slot))
     }
 }
@@ -214,3 +240,5 @@ const MAX_RUN_LEN: usize = 65_000;
 /// Images alive at once: two GOPs of one second at 60 fps, and a started one for each of many
 /// stalled viewers. Past it the access unit is dropped for everybody.
 const MAX_IMAGES: usize = 256;
+/// Images made before they are needed: for viewers that lag by half a second.
+const IMAGES_AT_FIRST: usize = 16;
