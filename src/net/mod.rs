@@ -1,1 +1,20 @@
-//! (being written)
+//! Turns received Ethernet frames into the camera's IPv4 configuration, without I/O.
+//!
+//! RFC 2131 (DHCP, by smoltcp) and RFC 3927 (link-local addresses when nobody answers).
+//!
+//! The caller owns the packet socket and the kernel's interface: it passes frames and the time in,
+//! and sends, applies and waits for what the polls hand back.
+//!
+//! Not implemented: IPv6 (the kernel configures itself), DHCPv6, and probing a DHCP address with
+//! ARP before use (RFC 5227).
+#![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod dhcp;
+mod entropy;
+mod link_local;
+mod queue;
+
+pub use dhcp::{
+    Dhcp, Event, FALL_BACK_AFTER, Lease, MAX_SERVERS, Origin, Servers, hostname_option,
+};
+pub use queue::QueueDevice;
