@@ -5,8 +5,12 @@
 
 pub mod clock;
 pub mod encoder;
+pub mod netlink;
+pub mod packet;
+pub mod process;
 pub mod tcp;
 pub mod udp;
+pub mod uevent;
 pub mod v4l2;
 mod wake;
 
