@@ -9,10 +9,11 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use log::LevelFilter;
 use ocellus::cli::{self, Command};
 use ocellus::config::Config;
+use ocellus::firmware;
 use ocellus::sys::clock;
 
 /// Why the process ends, and the code it ends with.
@@ -25,17 +26,21 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    abort_on_panic();
-    start_logging();
+    // The kernel passes its own command line to process 1.
+    if std::process::id() == 1 {
+        firmware::run();
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => error.exit(),
     };
+    abort_on_panic();
+    start_logging();
     let done = match command {
         Command::Run(args) => run::run(&args),
         Command::Probe { json } => probe(json),
         Command::Check { file } => check(&file),
-        Command::Init => Err(Failure::Running(anyhow!("init: not in this build yet"))),
+        Command::Init => firmware::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

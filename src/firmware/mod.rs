@@ -1,1 +1,107 @@
-//! (being written)
+//! Turns a freshly booted kernel into a running camera: process 1 of the flashed image.
+//!
+//! It mounts what a Linux program expects, loads modules, brings up the network, and keeps one
+//! camera process alive, which is this same binary. Whatever fails is said on the console, and the
+//! rest goes on: a camera without a network still records a boot log, one without a lease still has
+//! a link-local address, and a process 1 that ends takes the kernel with it.
+//!
+//! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
+//! the kernel's announcements; `network` and one per interface run DHCP.
+//!
+//! Not implemented: a user, sandbox and heartbeat for the camera, the watchdog, time, storage.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod console;
+mod devices;
+mod interface;
+mod modules;
+mod mounts;
+mod network;
+mod settings;
+mod shutdown;
+mod supervisor;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::getpid;
+
+use crate::sys::clock;
+use crate::time::Instant;
+use modules::Modules;
+use settings::Settings;
+use supervisor::Supervisor;
+
+/// Runs the machine until it is shut down. The caller has neither started threads nor set up a log.
+///
+/// Only for process 1: any other is told so and ends with status 2, because it would mount over a
+/// running system.
+pub fn run() -> ! {
+    let started = clock::now();
+    if getpid().as_raw() != 1 {
+        console::refuse();
+        std::process::exit(2);
+    }
+    // Before any thread exists, so that all inherit it and the signals wait for the supervisor.
+    let signals = watched_signals();
+    let blocked = signals.thread_block();
+
+    mounts::mount_all();
+    console::start_log();
+    log::info!("firmware: pid 1 up uptime_ms={}", started.as_micros() / 1000);
+    if let Err(errno) = blocked {
+        log::error!("firmware: signals cannot be blocked error={errno}");
+    }
+
+    let settings = Settings::load();
+    settings.apply_hostname();
+    let modules = Arc::new(Modules::read());
+    start_workers(started, &settings, &modules);
+
+    let supervisor = Supervisor::new(started, settings.path);
+    let why = supervisor.run(&signals);
+    shutdown::now(why)
+}
+
+/// Starts everything that runs beside the supervisor, and waits for the board's list of modules,
+/// because the camera looks for its sensor once, when it starts.
+fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) {
+    let (loaded, wait) = mpsc::channel();
+    let list = Arc::clone(modules);
+    worker::spawn("modules", move || {
+        list.load_list();
+        // Nobody waits any more when it took too long.
+        let _ = loaded.send(());
+    });
+    let list = Arc::clone(modules);
+    worker::spawn("devices", move || devices::watch(&list));
+    let hostname = settings.hostname.clone();
+    let dhcp = settings.dhcp;
+    worker::spawn("network", move || network::watch(started, &hostname, dhcp));
+    if wait.recv_timeout(MODULES_WAIT).is_err() {
+        log::error!("firmware: modules take longer than {MODULES_WAIT:?}, starting without them");
+    }
+    let took_ms = clock::now().since(started).as_millis();
+    log::info!("firmware: modules done since_start_ms={took_ms}");
+}
+
+fn watched_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGPWR,
+    ] {
+        signals.add(signal);
+    }
+    signals
+}
+
+/// A module whose initialisation hangs must not cost the camera; in QEMU all of them take 1 s.
+const MODULES_WAIT: Duration = Duration::from_secs(5);
