@@ -1,0 +1,104 @@
+//! Runs the camera as a user does: a child process, its URL on stdout, its log on stderr.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::digest::Credentials;
+
+/// A running camera; killed by its own handle when dropped.
+#[derive(Debug)]
+pub(crate) struct Camera {
+    child: Child,
+    /// The main stream's URL as printed.
+    pub(crate) url: String,
+    log: Arc<Mutex<String>>,
+    lines: Mutex<mpsc::Receiver<String>>,
+}
+
+impl Camera {
+    /// Starts `ocellus run` with a password of its own and waits for the first URL.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(&credentials(), arguments)
+    }
+
+    pub(crate) fn start_with(credentials: &Credentials, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
+        command.arg("run").args(arguments);
+        command.args(["--rtsp", "127.0.0.1:0", "--http", "off", "--user", &credentials.user]);
+        command.env("OCELLUS_PASSWORD", &credentials.password).env("RUST_LOG", "info");
+        Self::spawn(&mut command)
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut stderr = child.stderr.take().unwrap();
+        let sink = Arc::clone(&log);
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = stderr.read(&mut bytes) {
+                sink.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..len]));
+            }
+        });
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let mut camera = Self { child, url: String::new(), log, lines: Mutex::new(lines) };
+        let first = camera.lines.lock().unwrap().recv_timeout(READY);
+        match first {
+            Ok(line) => camera.url = line,
+            Err(_) => panic!("no URL on stdout within {READY:?}; stderr:\n{}", camera.log()),
+        }
+        camera
+    }
+
+    /// Everything the camera wrote on stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Asks for the end with SIGTERM; returns how it ended, how long it took, and its stdout since.
+    pub(crate) fn stop(mut self) -> (ExitStatus, Duration, Vec<String>) {
+        let asked = Instant::now();
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        kill(id, Signal::SIGTERM).unwrap();
+        // The stdout pipe ends with the process: its channel closes.
+        let mut rest = Vec::new();
+        while let Ok(line) = self.lines.lock().unwrap().recv_timeout(READY) {
+            rest.push(line);
+        }
+        let took = asked.elapsed();
+        if took >= READY {
+            self.child.kill().unwrap();
+        }
+        (self.child.wait().unwrap(), took, rest)
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("camera stderr:\n{}", self.log());
+        }
+    }
+}
+
+pub(crate) fn credentials() -> Credentials {
+    Credentials { user: "admin".into(), password: "correct-horse-9".into() }
+}
+
+/// How long a start may take on a loaded two-core machine.
+const READY: Duration = Duration::from_secs(20);

@@ -1,0 +1,71 @@
+//! The validator's judgement of the real camera: {TCP, UDP} x {pattern, file}.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::camera::{Camera, credentials};
+use crate::client::{Client, Lower};
+use crate::digest::Algorithm;
+use crate::validate::{Expect, validate};
+use crate::{clip, dialogue};
+
+/// Records one session per transport at the same time and judges both.
+fn judge(camera: &Camera, expect: &Expect<'_>) {
+    thread::scope(|scope| {
+        for (lower, algorithm) in [(Lower::Tcp, Algorithm::Md5), (Lower::Udp, Algorithm::Sha256)] {
+            scope.spawn(move || {
+                let mut client = Client::connect(&camera.url, &expect.credentials);
+                client.algorithm = algorithm;
+                dialogue::whole_session(&mut client, lower, PLAY_FOR);
+                let (findings, summary) = validate(&client.capture, expect);
+                assert!(findings.violations.is_empty(), "{lower:?}:\n{}", findings.report());
+                assert_eq!(summary.plays, 2, "{lower:?}: {summary:?}");
+                assert!(summary.access_units > 150, "{lower:?}: {summary:?}");
+                assert!(summary.sender_reports >= 2, "{lower:?}: {summary:?}");
+                eprintln!("{lower:?}: {summary:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn the_pattern_breaks_no_rule_over_tcp_and_udp() {
+    let size = ["--size", "640x360", "--fps", "30", "--bitrate", "1M"];
+    let camera = Camera::start(&[&["--source", "pattern"], &size[..]].concat());
+    let expect = Expect {
+        credentials: credentials(),
+        size: (640, 360),
+        fps: 30.0,
+        gop: Duration::from_secs(1),
+        packet_len_max: 1372,
+        clip: None,
+    };
+    judge(&camera, &expect);
+}
+
+#[test]
+fn a_file_breaks_no_rule_and_arrives_byte_by_byte_over_tcp_and_udp() {
+    let Some(clip) = clip::clip() else { return };
+    let camera = Camera::start(&["--source", &format!("file:{}", clip.path.display())]);
+    judge(&camera, &clip_expectation(clip));
+}
+
+/// What a session with a camera that plays `clip` should show.
+pub(crate) fn clip_expectation(clip: &clip::Clip) -> Expect<'_> {
+    let first = &clip.access_units[0];
+    let is_idr = |unit: &clip::AccessUnit| unit.iter().any(|nal| crate::nal::kind(nal) == 5);
+    assert!(is_idr(first), "the clip begins with an IDR picture");
+    let idrs = clip.access_units.iter().filter(|unit| is_idr(unit)).count();
+    let group = clip.access_units.len().div_ceil(idrs);
+    Expect {
+        credentials: credentials(),
+        size: clip.size,
+        fps: clip.fps,
+        gop: Duration::from_secs_f64(f64::from(u32::try_from(group).unwrap()) / clip.fps),
+        packet_len_max: 1372,
+        clip: Some(&clip.access_units),
+    }
+}
+
+/// Long enough for a second sender report (at most 7.5 s after the first).
+const PLAY_FOR: Duration = Duration::from_secs(9);
