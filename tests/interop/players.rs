@@ -105,7 +105,8 @@ fn gstreamer(url: &str, lower: Lower, credentials: &Credentials) -> Finished {
     command.arg(format!("user-pw={}", credentials.password));
     command.args(["!", "rtph264depay", "!", "h264parse", "!", "avdec_h264"]);
     command.args(["!", "identity", "name=count", "silent=false"]);
-    command.args([&format!("eos-after={PICTURES}"), "!", "fakesink"]);
+    // It ends the stream at the buffer with this number, before it has reported that one.
+    command.args([&format!("eos-after={}", PICTURES + 1), "!", "fakesink"]);
     process::run(&mut command, LIMIT)
 }
 
