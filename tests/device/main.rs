@@ -1,0 +1,76 @@
+//! Holds `capture` against a real kernel driver that misbehaves on demand: vivid.
+//!
+//! `scripts/device-test` builds this for aarch64 and boots it in QEMU as the first process; it then
+//! loads vivid in each of [`guest::SETUPS`] and runs every check on it. With `OCELLUS_VIDEO_DEVICE`
+//! it runs them on a vivid that is there already. With neither there is nothing to check: it says
+//! so and succeeds, so that `cargo test` works on machines without vivid; the script is what
+//! insists on the result line.
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test program of its own: its report is its output, a panic fails the check"
+)]
+
+mod allocations;
+mod bench;
+mod faults;
+mod guest;
+mod ownership;
+mod pictures;
+mod refusals;
+
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bench::Bench;
+
+/// A check panics when it fails.
+type Check = fn(&Bench);
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, path] = &arguments[..]
+        && let Some(role) = child.strip_prefix("--child-")
+    {
+        return refusals::child(role, Path::new(path));
+    }
+    if std::process::id() == 1 {
+        guest::run()
+    } else if let Some(device) = std::env::var_os("OCELLUS_VIDEO_DEVICE") {
+        let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+        let failed = run_checks("", PathBuf::from(device), filter.map_or("", String::as_str)).1;
+        ExitCode::from(u8::from(failed > 0))
+    } else {
+        println!("device: nothing checked: no vivid here (OCELLUS_VIDEO_DEVICE is not set);");
+        println!("device: scripts/device-test runs the checks in QEMU");
+        ExitCode::SUCCESS
+    }
+}
+
+/// Runs the checks whose names contain `filter`; answers how many passed and failed.
+fn run_checks(setup: &str, device: PathBuf, filter: &str) -> (usize, usize) {
+    let (mut passed, mut failed) = (0, 0);
+    let bench = Bench::new(device);
+    let groups = [
+        pictures::CHECKS,
+        ownership::CHECKS,
+        refusals::CHECKS,
+        // The last of these takes the device away for good.
+        faults::CHECKS,
+    ];
+    for (name, check) in groups.into_iter().flatten().filter(|(name, _)| name.contains(filter)) {
+        let began = ocellus::sys::clock::now();
+        // The message is on stderr already.
+        let outcome = catch_unwind(|| check(&bench));
+        let took = ocellus::sys::clock::now().since(began).as_millis();
+        println!(
+            "check {setup} {name}: {} ({took} ms)",
+            if outcome.is_ok() { "ok" } else { "FAILED" }
+        );
+        *(if outcome.is_ok() { &mut passed } else { &mut failed }) += 1;
+    }
+    println!("device: {setup} {passed} passed, {failed} failed");
+    (passed, failed)
+}
