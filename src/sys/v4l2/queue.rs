@@ -313,3 +313,37 @@ const fn stream_type(kind: abi::v4l2_buf_type) -> c_int {
 /// [`MAX_PLANES`] in the kernel's type.
 const PLANES_LEN: u32 = 8;
 const _: () = assert!(MAX_PLANES == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_cannot_claim_more_than_the_plane() {
+        for (data_offset, bytesused, start, end) in [
+            (0, 100, 0, 100),
+            (16, 80, 16, 80),
+            (0, 101, 0, 100),
+            (90, 80, 80, 80),
+            (u32::MAX, u32::MAX, 100, 100),
+        ] {
+            let plane = abi::v4l2_plane { data_offset, bytesused, ..plane_zeroed() };
+            let filled = Filled::new(&plane, 100);
+            assert_eq!((filled.start, filled.end), (start, end));
+        }
+    }
+
+    #[test]
+    fn only_stamps_of_the_monotonic_clock_are_capture_times() {
+        let stamped = |flags, tv_sec, tv_usec| {
+            let timestamp = abi::timeval { tv_sec, tv_usec };
+            captured(&abi::v4l2_buffer { flags, timestamp, ..buffer(1, 0) })
+        };
+        let monotonic = abi::V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC;
+        assert_eq!(stamped(monotonic, 7, 5), Some(Instant::from_micros(7_000_005)));
+        assert_eq!(stamped(abi::V4L2_BUF_FLAG_TIMESTAMP_COPY, 7, 5), None);
+        assert_eq!(stamped(abi::V4L2_BUF_FLAG_TIMESTAMP_UNKNOWN, 7, 5), None);
+        assert_eq!(stamped(monotonic, 0, 0), None);
+        assert_eq!(stamped(monotonic, -1, 0), None);
+    }
+}
