@@ -99,7 +99,7 @@ impl fmt::Display for StreamName {
 
 impl Size {
     fn fits(self) -> bool {
-        self.width.div_ceil(16) * self.height.div_ceil(16) <= MAX_MACROBLOCKS
+        self.width.min(self.height) <= SHORT_SIDE_MAX
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn validate(streams: &[Stream]) -> Result<(), Error> {
 
 fn read_side(entry: &Entry<'_>) -> Result<u32, Error> {
     let side = entry.integer(0..=u32::MAX).ok().filter(|&side| is_side(side));
-    side.ok_or_else(|| entry.not_allowed("an even number from 32 to 4096"))
+    side.ok_or_else(|| entry.not_allowed("an even number from 32 to 3840"))
 }
 
 fn is_side(len: u32) -> bool {
@@ -163,11 +163,11 @@ fn is_side(len: u32) -> bool {
 }
 
 const STREAM_NAMES: &str = "\"main\" or \"sub\"";
-const SIZES: &str = "WIDTHxHEIGHT, both even and from 32 to 4096, and together at most 4096x2304 (36864 macroblocks)";
-/// Luma samples: encoders want two macroblocks at least; level 5.1 decoders go no further.
-const SIDES: RangeInclusive<u32> = 32..=4096;
-/// `MaxFS` of level 5.1, which is OpenH264's limit too (H.264 table A-1).
-const MAX_MACROBLOCKS: u32 = 36_864;
+const SIZES: &str = "WIDTHxHEIGHT, both even and at least 32, and at most 3840x2160 or 2160x3840";
+/// Luma samples: encoders want two macroblocks at least; OpenH264 takes no more.
+const SIDES: RangeInclusive<u32> = 32..=3840;
+/// OpenH264's limit for the shorter side.
+const SHORT_SIDE_MAX: u32 = 2160;
 /// Pictures per second that the software encoder takes.
 pub const FPS: RangeInclusive<u32> = 1..=60;
 /// From a slide show to what a gigabit network carries to some viewers.
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn sizes_survive_the_way_to_text_and_back() {
-        for text in ["32x32", "1280x720", "4096x2304", "2304x4096"] {
+        for text in ["32x32", "1280x720", "3840x2160", "2160x3840"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
         for text in [
@@ -194,8 +194,8 @@ mod tests {
             "30x32",
             "1281x720",
             "1280x721",
-            "4098x64",
-            "4096x4096",
+            "3842x64",
+            "2162x2162",
             "-2x720",
             "1280 x 720",
             "99999999999x2",

@@ -158,13 +158,17 @@ impl Fanout {
     }
 
     /// Forgets a viewer and all that was meant for it.
-    pub fn remove(&mut self, viewer: ViewerId) -> Option<Counts> {
-        let slot = self.viewers.get_mut(viewer.index)?;
-        if slot.generation != viewer.generation {
-            return None;
+    pub fn remove(&mut self, viewer: ViewerId) -> Counts {
+        let id = viewer;
+        let Some(viewer) = self.get_mut(id) else { return Counts::default() };
+        let unsent = viewer.queue.discard_images(viewer.path);
+        viewer.counts.forget(unsent);
+        let counts = viewer.counts;
+        self.ready.retain(|&index| index != id.index);
+        if let Some(slot) = self.viewers.get_mut(id.index) {
+            slot.viewer = None;
         }
-        self.ready.retain(|&index| index != viewer.index);
-        slot.viewer.take().map(|viewer| viewer.counts)
+        counts
     }
 
     /// From the next IDR of `stream` on, the viewer gets it. Counts start anew.
@@ -177,12 +181,12 @@ impl Fanout {
     }
 
     /// The viewer gets no more access units; one that is half sent ends with a whole packet.
-    pub fn stop(&mut self, viewer: ViewerId) {
-        if let Some(viewer) = self.get_mut(viewer) {
-            viewer.stream = None;
-            let unsent = viewer.queue.discard_images(viewer.path);
-            viewer.counts.forget(unsent);
-        }
+    pub fn stop(&mut self, viewer: ViewerId) -> Counts {
+        let Some(viewer) = self.get_mut(viewer) else { return Counts::default() };
+        viewer.stream = None;
+        let unsent = viewer.queue.discard_images(viewer.path);
+        viewer.counts.forget(unsent);
+        viewer.counts
     }
 
     /// Queues an RTSP reply or an RTCP packet behind what is already queued.

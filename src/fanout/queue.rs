@@ -141,23 +141,22 @@ impl Queue {
     pub(super) fn discard_images(&mut self, path: Path) -> Unsent {
         let mut unsent = self.discard_unstarted(path);
         unsent.images = 0;
-        if let Some(Item { kind: Kind::Image { image, end }, sent }) = self.items.front_mut()
-            && path == Path::Stream
-        {
-            let next = image.packet_at(*sent);
-            let is_between = *sent == next.checked_sub(1).map_or(0, |last| image.packet_end(last));
-            let kept = if is_between { next } else { next + 1 };
-            let packets = image.packet_count() - kept.min(image.packet_count());
-            unsent.packets = unsent.packets.wrapping_add(u32::try_from(packets).unwrap_or(0));
-            unsent.octets =
-                unsent.octets.wrapping_add(image.payload_octets(kept..image.packet_count()));
-            *end = if is_between { *sent } else { image.packet_end(next) };
+        if let Some(Item { kind: Kind::Image { image, end }, sent }) = self.items.front_mut() {
+            let kept = match path {
+                Path::Datagram => *sent,
+                // Up to the end of the packet that has begun.
+                Path::Stream => image.packet_at((*sent).saturating_sub(1)) + usize::from(*sent > 0),
+            };
+            let rest = kept..image.packet_count();
+            unsent.packets += u32::try_from(rest.len()).unwrap_or(0);
+            unsent.octets += image.payload_octets(rest);
+            *end = kept.checked_sub(1).map_or(0, |last| image.packet_end(last));
         }
-        self.pop_done(path);
         if path == Path::Datagram {
             self.items.retain(|item| !item.is_image());
             self.image_bytes = 0;
         }
+        self.pop_done(path);
         self.continuity = Continuity::START;
         unsent
     }

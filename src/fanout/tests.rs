@@ -163,8 +163,8 @@ fn a_viewer_that_takes_nothing_is_given_up_after_the_stall_deadline() {
     assert_eq!(fanout.poll_event(), None);
     fanout.handle_timeout(deadline);
     assert_eq!(fanout.poll_event(), Some(Event::Stalled(viewer)));
-    assert!(fanout.remove(viewer).is_some());
-    assert!(fanout.remove(viewer).is_none());
+    assert_eq!(fanout.remove(viewer).packets, 3, "the SPS and two slices were queued");
+    assert_eq!(fanout.remove(viewer), Counts::default());
     assert_ne!(fanout.add(camera.now, Path::Stream), viewer, "ids are not reused");
 }
 

@@ -86,9 +86,9 @@ impl<'a> Credentials<'a> {
         }
         let mut parameters = Parameters::parse(parameters)?;
         let algorithm = match parameters.take("algorithm") {
-            None => Algorithm::Md5,
-            Some(name) if name.eq_ignore_ascii_case("MD5") => Algorithm::Md5,
-            Some(name) if name.eq_ignore_ascii_case("SHA-256") => Algorithm::Sha256,
+            None => None,
+            Some(name) if name.eq_ignore_ascii_case("MD5") => Some(Algorithm::Md5),
+            Some(name) if name.eq_ignore_ascii_case("SHA-256") => Some(Algorithm::Sha256),
             Some(_) => return Err(Error::NotOffered),
         };
         let qop = match parameters.take("qop") {
@@ -100,12 +100,18 @@ impl<'a> Credentials<'a> {
             _ => None,
         };
         let mut required = |name| parameters.take(name).ok_or(Error::Malformed);
+        let response = required("response")?;
+        // retina 0.4 answers the SHA-256 challenge and does not say so: the length tells.
+        let algorithm = algorithm.unwrap_or(match response.len() {
+            SHA_256_HEX_LEN => Algorithm::Sha256,
+            _ => Algorithm::Md5,
+        });
         Ok(Self {
             algorithm,
             username: required("username")?,
             nonce: required("nonce")?,
             uri: required("uri")?,
-            response: required("response")?,
+            response,
             qop,
         })
     }
@@ -252,6 +258,8 @@ fn unquote(text: &str) -> Option<(Cow<'_, str>, &str)> {
 /// How long a nonce works from connections that have not used it: long enough for a recorder
 /// that opens its connections one after another.
 const NONCE_LIFETIME: Duration = Duration::from_secs(300);
+/// A SHA-256 hash in hexadecimal digits.
+const SHA_256_HEX_LEN: usize = 64;
 /// RFC 7616 knows twelve.
 const MAX_PARAMETERS: usize = 24;
 
@@ -347,6 +355,9 @@ mod tests {
                 assert_eq!(verify(1_010, &elsewhere, None), Verdict::Wrong);
             }
         }
+        let retina =
+            answer(&fresh, 0, "se:cr@t/%#", true, false).replace(", algorithm=SHA-256", "");
+        assert_eq!(verify(1_010, &retina, None), Verdict::Right(0), "{retina}");
         let upper =
             answer(&fresh, 0, "se:cr@t/%#", true, false).replace("response=\"a", "response=\"A");
         assert_eq!(verify(1_010, &upper, None), Verdict::Right(0));

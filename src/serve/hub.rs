@@ -243,10 +243,10 @@ impl Hub {
         let due: Vec<SessionId> = self
             .sessions
             .iter()
-            .filter_map(|(&id, playing)| (playing.next_report() <= now).then_some(id))
+            .filter_map(|(&id, playing)| (playing.next_report()? <= now).then_some(id))
             .collect();
         for session in due {
-            let viewer = self.sessions.get(&session).map(|playing| playing.viewer);
+            let viewer = self.sessions.get(&session).and_then(|playing| playing.viewer);
             let progress = viewer.and_then(|viewer| self.fanout.progress(viewer));
             let is_interleaved = viewer.is_some_and(|viewer| self.is_connection(viewer));
             // INTEROP rule 14: a TCP socket that drains is alive.
@@ -260,14 +260,8 @@ impl Hub {
     /// When [`Hub::handle_timeout`] is next due. May change after any `&mut` call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let report = self.sessions.values().map(Playing::next_report).min();
+        let report = self.sessions.values().filter_map(Playing::next_report).min();
         [self.server.poll_timeout(), self.fanout.poll_timeout(), report].into_iter().flatten().min()
-    }
-
-    /// Sessions that play.
-    #[must_use]
-    pub fn viewer_count(&self) -> usize {
-        self.sessions.len()
     }
 
     /// Performs what the RTSP server says: replies first, so that they precede the media.
@@ -302,7 +296,11 @@ impl Hub {
             Event::Play { session, stream, delivery } => {
                 self.play(now, wall, session, stream, delivery);
             }
-            Event::Pause { session } | Event::Teardown { session } => self.stop(session),
+            Event::Pause { session } => self.pause(session),
+            Event::Teardown { session } => {
+                self.pause(session);
+                self.sessions.remove(&session);
+            }
             Event::Rtcp { session, packet } => self.feedback(now, session, &packet),
             Event::Close { connection } => self.actions.push_back(Action::Close(connection)),
         }
@@ -330,23 +328,30 @@ impl Hub {
         };
         self.stats.plays.increment();
         self.fanout.play(viewer, stream);
-        self.sessions.insert(session, Playing::new(now, wall, stream, viewer, delivery));
+        self.sessions
+            .entry(session)
+            .and_modify(|playing| playing.resume(viewer, delivery))
+            .or_insert_with(|| Playing::new(now, wall, stream, viewer, delivery));
         self.report(now, wall, session, false);
     }
 
-    fn stop(&mut self, session: SessionId) {
-        let Some(playing) = self.sessions.remove(&session) else { return };
-        let counts = self.fanout.counts(playing.viewer);
+    fn pause(&mut self, session: SessionId) {
+        let Some(playing) = self.sessions.get_mut(&session) else { return };
+        let Some(viewer) = playing.viewer else { return };
+        let counts = match playing.delivery {
+            Delivery::Interleaved { .. } => self.fanout.stop(viewer),
+            Delivery::Udp { .. } => {
+                self.targets.remove(&viewer);
+                self.fanout.remove(viewer)
+            }
+        };
+        playing.pause(counts);
         self.stats.dropped.add(counts.dropped);
         if counts.drops > 0 {
             info!(
                 "serve: viewer was slow drops={} access_units_lost={} packets_sent={}",
                 counts.drops, counts.dropped, counts.packets
             );
-        }
-        match playing.delivery {
-            Delivery::Interleaved { .. } => self.fanout.stop(playing.viewer),
-            Delivery::Udp { .. } => self.forget(playing.viewer),
         }
     }
 
@@ -365,7 +370,7 @@ impl Hub {
             }
             Some(Target::Udp { rtp, .. }) => {
                 info!("serve: viewer stalled address={rtp}");
-                let session = self.sessions.iter().find(|(_, p)| p.viewer == viewer);
+                let session = self.sessions.iter().find(|(_, p)| p.viewer == Some(viewer));
                 if let Some((&session, _)) = session {
                     self.server.end(session);
                 }
@@ -402,7 +407,8 @@ impl Hub {
     fn report(&mut self, now: Instant, wall: NtpTimestamp, session: SessionId, is_over: bool) {
         let Some(playing) = self.sessions.get_mut(&session) else { return };
         let Some(stream) = self.streams.get(playing.stream) else { return };
-        let counts = self.fanout.counts(playing.viewer);
+        let Some(viewer) = playing.viewer else { return };
+        let counts = self.fanout.counts(viewer);
         let report = playing.report(now, wall, stream, counts, &self.cname, is_over);
         let message: Arc<[u8]> = match playing.delivery {
             Delivery::Interleaved { rtcp_channel, .. } => {
@@ -412,7 +418,7 @@ impl Hub {
             Delivery::Udp { .. } => Arc::from(&report[..]),
         };
         // A queue full of messages is that of a viewer about to be closed.
-        let _ = self.fanout.send(now, playing.viewer, message);
+        let _ = self.fanout.send(now, viewer, message);
     }
 
     fn is_connection(&self, viewer: ViewerId) -> bool {

@@ -1,4 +1,4 @@
-//! What the server keeps for one session that plays: where it goes, and its RTCP.
+//! What the server keeps for one session that has played: where it goes, and its RTCP.
 //!
 //! RFC 3550 6.2, 6.4.
 
@@ -15,8 +15,11 @@ use crate::time::{Instant, NtpTimestamp};
 #[derive(Debug)]
 pub(super) struct Playing {
     pub(super) stream: usize,
-    pub(super) viewer: ViewerId,
+    /// `None` while it is paused.
+    pub(super) viewer: Option<ViewerId>,
     pub(super) delivery: Delivery,
+    /// What was sent before the last pause: a sender's counts last as long as its SSRC.
+    before: Counts,
     clock: SenderClock,
     next_report: Instant,
     /// When this viewer's wish for an IDR last counted.
@@ -35,8 +38,9 @@ impl Playing {
     ) -> Self {
         Self {
             stream,
-            viewer,
+            viewer: Some(viewer),
             delivery,
+            before: Counts::default(),
             clock: SenderClock::new(now, wall),
             next_report: now,
             idr_asked: None,
@@ -44,9 +48,22 @@ impl Playing {
         }
     }
 
+    /// Plays again after a pause, perhaps to elsewhere.
+    pub(super) fn resume(&mut self, viewer: ViewerId, delivery: Delivery) {
+        self.viewer = Some(viewer);
+        self.delivery = delivery;
+    }
+
+    /// Ends with `counts` since it last began to play.
+    pub(super) fn pause(&mut self, counts: Counts) {
+        self.viewer = None;
+        self.before.packets = self.before.packets.wrapping_add(counts.packets);
+        self.before.octets = self.before.octets.wrapping_add(counts.octets);
+    }
+
     /// When the next sender report is due: at once after PLAY, then every five seconds.
-    pub(super) fn next_report(&self) -> Instant {
-        self.next_report
+    pub(super) fn next_report(&self) -> Option<Instant> {
+        self.viewer.map(|_| self.next_report)
     }
 
     /// The sender report for `now`.
@@ -64,8 +81,8 @@ impl Playing {
             ssrc: stream.ssrc(),
             ntp: self.clock.ntp(now, wall),
             rtp: stream.timestamp_at(now),
-            packet_count: counts.packets,
-            octet_count: counts.octets,
+            packet_count: self.before.packets.wrapping_add(counts.packets),
+            octet_count: self.before.octets.wrapping_add(counts.octets),
         }
         .emit(cname, is_over)
     }

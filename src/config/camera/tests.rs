@@ -84,7 +84,7 @@ fn an_unknown_key_is_named_with_its_path_and_the_nearest_known_key() {
 #[test]
 fn a_wrong_number_is_named_with_its_path_and_the_range() {
     let fps = "a whole number from 1 to 60";
-    let side = "an even number from 32 to 4096";
+    let side = "an even number from 32 to 3840";
     for (key, value, allowed) in [
         ("fps", "61", fps),
         ("fps", "0", fps),
@@ -189,8 +189,8 @@ fn a_sub_stream_says_that_it_is_not_supported_yet() {
 
 #[test]
 fn sizes_that_no_level_allows_are_refused_together() {
-    let text = r#"{ "streams": [{ "name": "main", "width": 4096, "height": 4096 }] }"#;
-    assert!(error(text).starts_with("streams[0]: 4096x4096 is not allowed"), "{}", error(text));
+    let text = r#"{ "streams": [{ "name": "main", "width": 3840, "height": 3840 }] }"#;
+    assert!(error(text).starts_with("streams[0]: 3840x3840 is not allowed"), "{}", error(text));
 }
 
 #[test]
