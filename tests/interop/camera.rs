@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use nix::unistd::Pid;
 use crate::digest::Credentials;
 
 /// A running camera; killed by its own handle when dropped.
+///
+/// One at a time: two of them, with their viewers, are too much for two cores.
 #[derive(Debug)]
 pub(crate) struct Camera {
     child: Child,
@@ -19,7 +21,10 @@ pub(crate) struct Camera {
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
     lines: Mutex<mpsc::Receiver<String>>,
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Camera {
     /// Starts `ocellus run` with a password of its own and waits for the first URL.
@@ -36,6 +41,7 @@ impl Camera {
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
@@ -54,11 +60,12 @@ impl Camera {
                 let _ = sender.send(line);
             }
         });
-        let mut camera = Self { child, url: String::new(), log, lines: Mutex::new(lines) };
+        let mut camera =
+            Self { child, url: String::new(), log, lines: Mutex::new(lines), _alone: alone };
         let first = camera.lines.lock().unwrap().recv_timeout(READY);
         match first {
             Ok(line) => camera.url = line,
-            Err(_) => panic!("no URL on stdout within {READY:?}; stderr:\n{}", camera.log()),
+            Err(_) => panic!("it ended, or gave no URL within {READY:?}"),
         }
         camera
     }

@@ -90,8 +90,7 @@ impl Client {
         }
         header("User-Agent", "ocellus-interop");
         headers.iter().for_each(|(name, value)| header(name, value));
-        text += "\r\n";
-        self.raw(text.as_bytes())
+        text + "\r\n"
     }
 
     /// Like [`Client::request`], answering one 401 with the credentials.

@@ -20,6 +20,7 @@ mod capture;
 mod cli;
 mod client;
 mod clip;
+mod dialects;
 mod dialogue;
 mod digest;
 mod fanout;

@@ -268,6 +268,15 @@ fn reports() -> Vec<Recorded> {
             let timestamp = u32::from_be_bytes(report[16..20].try_into().unwrap());
             report[16..20].copy_from_slice(&timestamp.wrapping_sub(3000).to_be_bytes());
         }),
+        ("C4", "a first report later than the first packet", |capture| {
+            let report = &mut *packets(capture, true)[0];
+            for at in [12, 16] {
+                // A quarter of a millisecond: 2^20 of 2^32 parts of a second, and 22 ticks.
+                let later = if at == 12 { 1 << 20 } else { 22 };
+                let value = u32::from_be_bytes(report[at..at + 4].try_into().unwrap());
+                report[at..at + 4].copy_from_slice(&value.wrapping_add(later).to_be_bytes());
+            }
+        }),
         ("C5", "a report on the RTP channel", |capture| {
             let report = capture.events.iter_mut().find_map(|event| match &mut event.kind {
                 Kind::Interleaved { channel: channel @ 1, .. } => Some(channel),

@@ -41,6 +41,7 @@ pub(super) fn check(
             check_counts(report, &streams[..=index], findings);
             check_line(capture, report, stream, findings);
         }
+        check_start(&reports, stream, findings);
         all.extend(reports);
     }
     check_slope(&all, findings);
@@ -153,6 +154,19 @@ fn check_line(capture: &Capture, report: &Report, stream: &Stream<'_>, findings:
     findings.check(off < 0.5, "C4", report.event, what);
 }
 
+/// C4: a report ahead of the first packet is not of a later time than that packet.
+///
+/// retina's clock starts at whichever comes first, and under the policy that its users choose
+/// (`enforce_timestamps_with_max_jump_secs`) it may not go back from there. Over UDP retina reads
+/// RTCP first: what was sent at about the same time counts as ahead.
+fn check_start(reports: &[Report], stream: &Stream<'_>, findings: &mut Findings) {
+    let (Some(report), Some(first)) = (reports.first(), stream.all.first()) else { return };
+    let later = report.rtp.wrapping_sub(first.timestamp).cast_signed();
+    let ahead = report.at <= first.at + TOGETHER;
+    let what = format!("the first report is {later} ticks later than the packet it stands with");
+    findings.check(!ahead || later <= 0, "C4", report.event, what);
+}
+
 /// C4: between reports the RTP clock runs at 90 kHz, within 100 ppm and a tick.
 fn check_slope(reports: &[Report], findings: &mut Findings) {
     for pair in reports.windows(2) {
@@ -176,6 +190,8 @@ const SR: u8 = 200;
 /// RFC 3550 6.3.1: 5 s, times 0.5 to 1.5; with a little for scheduling.
 const SHORTEST: Duration = Duration::from_millis(2450);
 const LONGEST: Duration = Duration::from_millis(7750);
+/// What arrives this close may be read in either order.
+const TOGETHER: Duration = Duration::from_millis(20);
 const SLACK: Duration = Duration::from_millis(250);
 /// Seconds from 1900 to 1970.
 const NTP_TO_UNIX: f64 = 2_208_988_800.0;
