@@ -76,6 +76,12 @@ impl Client {
 
     /// Sends a request with CSeq, Session and, once challenged, Authorization; returns the reply.
     pub(crate) fn request(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Message {
+        let text = self.compose(method, uri, headers);
+        self.raw(text.as_bytes())
+    }
+
+    /// Writes a request's head, without sending it.
+    pub(crate) fn compose(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> String {
         let authorization =
             self.challenge.as_ref().map(|c| c.answer(&self.credentials, method, uri));
         self.cseq += 1;

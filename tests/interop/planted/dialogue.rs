@@ -64,6 +64,9 @@ fn replies() -> Vec<Fault> {
         ("R4", "url that is not the control URL", |capture| {
             edit_reply(capture, "PLAY", 200, |text| text.replace("/trackID=0", "/trackID=1"));
         }),
+        ("R4", "no RTP-Info", |capture| {
+            edit_reply(capture, "PLAY", 200, |text| text.replace("RTP-Info", "X-Info"));
+        }),
         ("R4", "a trailing semicolon", |capture| {
             edit_reply(capture, "PLAY", 200, |text| {
                 text.replace("rtptime=4294867295", "rtptime=4294867295;")
@@ -201,7 +204,7 @@ fn descriptions() -> Vec<Fault> {
         ("S3", "mode 0", |capture| edit_sdp(capture, "-mode=1", "-mode=0")),
         ("S3", "a port", |capture| edit_sdp(capture, "m=video 0", "m=video 5004")),
         ("S3", "sendonly", |capture| edit_sdp(capture, "a=framerate", "a=sendonly\r\na=framerate")),
-        ("S4", "another profile", |capture| edit_sdp(capture, "level-id=42", "level-id=4D")),
+        ("S4", "another profile", |capture| edit_sdp(capture, "level-id=4", "level-id=5")),
         ("S4", "a start code", |capture| edit_sdp(capture, "sets=", "sets=AAAAAQ==")),
         ("S4", "no PPS", |capture| edit_sdp(capture, ",", "")),
         ("S4", "an empty set at the end", |capture| edit_sdp(capture, ",", ",,")),

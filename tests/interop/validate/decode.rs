@@ -80,3 +80,19 @@ fn check_identity(units: &[Received], clip: &[AccessUnit], findings: &mut Findin
         places.iter_mut().for_each(|place| *place = (*place + 1) % source.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clip;
+
+    #[test]
+    fn a_clip_decodes_whole_and_not_at_all_when_it_is_damaged() {
+        let Some(clip) = clip::clip().filter(|_| process::have(&[process::FFMPEG])) else { return };
+        let mut stream = std::fs::read(&clip.path).unwrap();
+        assert_eq!(decode(&stream), Ok(clip.access_units.len()));
+        let middle = stream.len() / 2;
+        stream[middle..middle + 200].fill(0x55);
+        assert!(decode(&stream).is_err());
+    }
+}

@@ -16,6 +16,8 @@ pub(super) struct Exchange {
     pub(super) reply: Message,
     pub(super) asked: usize,
     pub(super) answered: usize,
+    /// From request to response.
+    pub(super) took: Duration,
 }
 
 impl Exchange {
@@ -84,7 +86,8 @@ fn exchanges(capture: &Capture, findings: &mut Findings) -> Vec<Exchange> {
                 findings.check(whole, "R8", index, "not one well-formed response");
                 match (open.take(), Message::parse(bytes)) {
                     (Some((asked, request)), Some(reply)) => {
-                        exchanges.push(Exchange { request, reply, asked, answered: index });
+                        let took = event.at.saturating_sub(capture.events[asked].at);
+                        exchanges.push(Exchange { request, reply, asked, answered: index, took });
                     }
                     _ => findings.add("R1", index, "a response that answers no request"),
                 }
