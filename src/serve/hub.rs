@@ -331,7 +331,7 @@ impl Hub {
         self.sessions
             .entry(session)
             .and_modify(|playing| playing.resume(viewer, delivery))
-            .or_insert_with(|| Playing::new(now, wall, stream, viewer, delivery));
+            .or_insert_with(|| Playing::new(now, stream, viewer, delivery));
         self.report(now, wall, session, false);
     }
 

@@ -20,7 +20,8 @@ pub(super) struct Playing {
     pub(super) delivery: Delivery,
     /// What was sent before the last pause: a sender's counts last as long as its SSRC.
     before: Counts,
-    clock: SenderClock,
+    /// Set by the first report.
+    clock: Option<SenderClock>,
     next_report: Instant,
     /// When this viewer's wish for an IDR last counted.
     idr_asked: Option<Instant>,
@@ -29,19 +30,13 @@ pub(super) struct Playing {
 }
 
 impl Playing {
-    pub(super) fn new(
-        now: Instant,
-        wall: NtpTimestamp,
-        stream: usize,
-        viewer: ViewerId,
-        delivery: Delivery,
-    ) -> Self {
+    pub(super) fn new(now: Instant, stream: usize, viewer: ViewerId, delivery: Delivery) -> Self {
         Self {
             stream,
             viewer: Some(viewer),
             delivery,
             before: Counts::default(),
-            clock: SenderClock::new(now, wall),
+            clock: None,
             next_report: now,
             idr_asked: None,
             unreachable_since: None,
@@ -66,7 +61,7 @@ impl Playing {
         self.viewer.map(|_| self.next_report)
     }
 
-    /// The sender report for `now`.
+    /// The sender report made at `now`.
     pub(super) fn report(
         &mut self,
         now: Instant,
@@ -77,10 +72,14 @@ impl Playing {
         is_over: bool,
     ) -> Compound {
         self.next_report = now + REPORT_INTERVAL;
+        let (at, rtp) = stream.reported(now);
+        let age = now.as_micros().cast_signed() - at.as_micros().cast_signed();
+        let wall = wall.offset_by_micros(-age);
+        let clock = self.clock.get_or_insert(SenderClock::new(at, wall));
         SenderReport {
             ssrc: stream.ssrc(),
-            ntp: self.clock.ntp(now, wall),
-            rtp: stream.timestamp_at(now),
+            ntp: clock.ntp(at, wall),
+            rtp,
             packet_count: self.before.packets.wrapping_add(counts.packets),
             octet_count: self.before.octets.wrapping_add(counts.octets),
         }

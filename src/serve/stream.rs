@@ -21,6 +21,8 @@ pub(super) struct Stream {
     packetizer: Packetizer,
     images: ImagePool,
     parameter_sets: Option<ParameterSets>,
+    /// When the newest access unit was captured.
+    newest: Option<Instant>,
 }
 
 impl Stream {
@@ -35,6 +37,7 @@ impl Stream {
             ),
             images: ImagePool::default(),
             parameter_sets: None,
+            newest: None,
         }
     }
 
@@ -42,8 +45,13 @@ impl Stream {
         self.packetizer.ssrc()
     }
 
-    pub(super) fn timestamp_at(&self, at: Instant) -> RtpTimestamp {
-        self.packetizer.timestamp_at(at)
+    /// The instant that a sender report made at `now` is about, and its RTP timestamp.
+    ///
+    /// That of the newest access unit, because retina wants no packet to be older than the report
+    /// before it, and a picture that is still being encoded would be.
+    pub(super) fn reported(&self, now: Instant) -> (Instant, RtpTimestamp) {
+        let at = self.newest.unwrap_or(now);
+        (at, self.packetizer.timestamp_at(at))
     }
 
     /// The parameter sets of `unit`, when they are not the ones known.
@@ -57,6 +65,7 @@ impl Stream {
 
     /// The packets of `unit`; `None` when too many images are still held by viewers.
     pub(super) fn packetize(&mut self, unit: &AccessUnit) -> Option<Arc<WireImage>> {
+        self.newest = Some(unit.captured());
         self.images.fill(|image| self.packetizer.packetize(unit, image))
     }
 }
