@@ -41,7 +41,8 @@ pub(super) fn run(started: Instant, port: &Port, hostname: &str, dhcp: bool) {
 /// Returns when the interface is gone.
 fn serve(started: Instant, port: &Port, hostname: &str, dhcp: bool) -> io::Result<()> {
     let mut monitor = LinkMonitor::open()?;
-    let mut kernel = Kernel { netlink: Netlink::open()?, started, port, held: None };
+    let mut kernel =
+        Kernel { netlink: Netlink::open()?, started, port, held: None, doubted: false };
     kernel.netlink.set_up(port.index)?;
     let options: Vec<_> = hostname_option(hostname).into_iter().collect();
     // From the first carrier on.
@@ -68,7 +69,10 @@ fn serve(started: Instant, port: &Port, hostname: &str, dhcp: bool) -> io::Resul
             socket = Some(PacketSocket::open(port.index)?);
             let now = clock::now();
             match &mut client {
-                Some(client) => client.restart(now),
+                Some(client) => {
+                    kernel.doubted = true;
+                    client.restart(now);
+                }
                 None => client = Dhcp::new(now, port.mac, &options, seed()),
             }
         }
@@ -121,6 +125,8 @@ struct Kernel<'a> {
     port: &'a Port,
     /// The lease that the kernel was last given.
     held: Option<Lease>,
+    /// Whether the carrier was lost since the lease was acquired or renewed.
+    doubted: bool,
 }
 
 impl Kernel<'_> {
@@ -136,9 +142,13 @@ impl Kernel<'_> {
                 self.give(lease);
             }
             Event::Renewed(lease) => {
+                // Told when somebody may have doubted it; a renewal in time is no news.
                 if self.held.as_ref() != Some(lease) {
                     log::info!("network: lease changed interface={name} {}", describe(lease));
+                } else if self.doubted {
+                    log::info!("network: lease confirmed interface={name}");
                 }
+                self.doubted = false;
                 self.give(lease);
             }
             Event::Lost => {

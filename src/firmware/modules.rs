@@ -89,8 +89,9 @@ impl Modules {
                 continue;
             }
             match self.insert(file, &name) {
+                Ok(()) => log::debug!("firmware: module {name} loaded"),
                 // Another thread, or the kernel itself, was faster.
-                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(Errno::EEXIST) => {}
                 // What depends on it says so too; the rest of the machine goes on.
                 Err(errno) => log::error!("firmware: module {name} cannot be loaded error={errno}"),
             }

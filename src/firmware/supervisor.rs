@@ -6,6 +6,7 @@
 //! Not implemented: the camera's own user, sandbox and heartbeat.
 
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -91,7 +92,7 @@ impl Supervisor {
             return;
         }
         let mut command = Command::new("/proc/self/exe");
-        command.arg("run");
+        command.arg0("ocellus").arg("run");
         if let Some(path) = self.config {
             command.arg("--config").arg(path);
         }

@@ -1,0 +1,174 @@
+//! A booted image: its console as lines, its keyboard, and QEMU's monitor.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub(crate) struct Options {
+    pub(crate) size: &'static str,
+    pub(crate) fps: &'static str,
+    pub(crate) bitrate: &'static str,
+    pub(crate) append: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { size: "320x240", fps: "10", bitrate: "500k", append: "" }
+    }
+}
+
+pub(crate) struct Guest {
+    process: Child,
+    keyboard: Option<ChildStdin>,
+    console: Receiver<String>,
+    /// Every line that was received so far.
+    log: Vec<String>,
+    url: String,
+    /// Two emulated machines at once would starve each other.
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Guest {
+    /// Returns when the stream's URL was printed.
+    pub(crate) fn boot(options: &Options) -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (rtsp, udp) = free_ports();
+        let mut command = Command::new(root().join("scripts/run-qemu"));
+        command
+            .args(["--rtsp", &rtsp.to_string(), "--udp", &udp.to_string()])
+            .args(["--size", options.size, "--fps", options.fps, "--bitrate", options.bitrate])
+            .args(["--append", options.append, "--timeout", "300"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let url = lines(process.stdout.take().unwrap());
+        let mut guest = Self::with(process, alone);
+        guest.url = url.recv_timeout(BOOT).unwrap_or_else(|_| panic!("no URL: {}", guest.text()));
+        guest
+    }
+
+    /// Wraps a process whose standard error is the console.
+    pub(crate) fn over(process: Child) -> Self {
+        Self::with(process, ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn with(mut process: Child, alone: MutexGuard<'static, ()>) -> Self {
+        let console = lines(process.stderr.take().unwrap());
+        let keyboard = process.stdin.take();
+        Self { process, keyboard, console, log: Vec::new(), url: String::new(), _alone: alone }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The next line of the console that contains `text`.
+    pub(crate) fn line(&mut self, text: &str) -> String {
+        loop {
+            let Ok(line) = self.console.recv_timeout(PATIENCE) else {
+                panic!("no {text:?} on the console: {}", self.text());
+            };
+            self.log.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    /// The first line of the whole console that contains `text`.
+    pub(crate) fn first_line(&mut self, text: &str) -> String {
+        let found = self.log.iter().find(|line| line.contains(text)).cloned();
+        found.unwrap_or_else(|| self.line(text))
+    }
+
+    /// Magic SysRq: a break on the serial line (Ctrl-a b), then a key.
+    pub(crate) fn type_break_and(&mut self, key: &str) {
+        self.type_text(&format!("\x01b{key}"));
+    }
+
+    /// One command to QEMU's monitor, which shares the terminal (Ctrl-a c).
+    pub(crate) fn monitor(&mut self, command: &str) {
+        self.type_text(&format!("\x01c{command}\n\x01c"));
+    }
+
+    fn type_text(&mut self, text: &str) {
+        let keyboard = self.keyboard.as_mut().unwrap();
+        keyboard.write_all(text.as_bytes()).unwrap();
+        keyboard.flush().unwrap();
+    }
+
+    /// Signals what the wrapped process has started.
+    pub(crate) fn signal_children(&self, signal: Signal) {
+        let pid = self.process.id();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        for child in children.split_whitespace() {
+            kill(Pid::from_raw(child.parse().unwrap()), signal).unwrap();
+        }
+    }
+
+    fn text(&self) -> String {
+        let rest: Vec<_> = self.console.try_iter().collect();
+        format!("{:#?} {rest:#?}", self.log)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // scripts/run-qemu takes QEMU with it; SIGKILL would leave it behind.
+        let _ = kill(Pid::from_raw(self.process.id().cast_signed()), Signal::SIGTERM);
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn image() -> PathBuf {
+    root().join("target/images/qemu-virt/initramfs.cpio.zst")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Reads lines in a thread of their own, so that waiting for one can end.
+fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, receive) = channel();
+    thread::spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
+            if send.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                return;
+            }
+            line.clear();
+        }
+    });
+    receive
+}
+
+/// A free TCP port, and the even one of two free UDP ports.
+fn free_ports() -> (u16, u16) {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for _ in 0..100 {
+        let even = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() & !1;
+        if UdpSocket::bind(("127.0.0.1", even)).is_ok()
+            && UdpSocket::bind(("127.0.0.1", even | 1)).is_ok()
+        {
+            return (tcp, even);
+        }
+    }
+    panic!("no free pair of UDP ports");
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Emulation on a busy machine: boot takes 5 to 15 s.
+const BOOT: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
