@@ -26,8 +26,9 @@ pub(super) struct Port {
 
 /// Keeps the interface configured until it is removed.
 pub(super) fn run(started: Instant, port: &Port, hostname: &str, dhcp: bool) {
+    let mut held = None;
     loop {
-        match serve(started, port, hostname, dhcp) {
+        match serve(started, port, hostname, dhcp, &mut held) {
             Ok(()) => {
                 log::info!("network: interface removed name={}", port.name);
                 return;
@@ -39,10 +40,15 @@ pub(super) fn run(started: Instant, port: &Port, hostname: &str, dhcp: bool) {
 }
 
 /// Returns when the interface is gone.
-fn serve(started: Instant, port: &Port, hostname: &str, dhcp: bool) -> io::Result<()> {
+fn serve(
+    started: Instant,
+    port: &Port,
+    hostname: &str,
+    dhcp: bool,
+    held: &mut Option<Lease>,
+) -> io::Result<()> {
     let mut monitor = LinkMonitor::open()?;
-    let mut kernel =
-        Kernel { netlink: Netlink::open()?, started, port, held: None, doubted: false };
+    let mut kernel = Kernel { netlink: Netlink::open()?, started, port, held, doubted: false };
     kernel.netlink.set_up(port.index)?;
     let options: Vec<_> = hostname_option(hostname).into_iter().collect();
     // From the first carrier on.
@@ -123,8 +129,8 @@ struct Kernel<'a> {
     netlink: Netlink,
     started: Instant,
     port: &'a Port,
-    /// The lease that the kernel was last given.
-    held: Option<Lease>,
+    /// The lease that the kernel was last given; outlives a client that failed.
+    held: &'a mut Option<Lease>,
     /// Whether the carrier was lost since the lease was acquired or renewed.
     doubted: bool,
 }
@@ -139,6 +145,9 @@ impl Kernel<'_> {
                     "network: lease acquired interface={name} {} since_start_ms={ms}",
                     describe(lease)
                 );
+                if self.held.as_ref().is_some_and(|held| held.address != lease.address) {
+                    self.take();
+                }
                 self.give(lease);
             }
             Event::Renewed(lease) => {
@@ -153,13 +162,17 @@ impl Kernel<'_> {
             }
             Event::Lost => {
                 log::warn!("network: lease lost interface={name}");
-                if let Some(lease) = self.held.take() {
-                    let index = self.port.index;
-                    let removed =
-                        self.netlink.remove_address(index, lease.address, lease.prefix_len);
-                    self.say("address", removed);
-                }
+                self.take();
             }
+        }
+    }
+
+    /// Takes away what the kernel was given.
+    fn take(&mut self) {
+        if let Some(lease) = self.held.take() {
+            let removed =
+                self.netlink.remove_address(self.port.index, lease.address, lease.prefix_len);
+            self.say("address", removed);
         }
     }
 
@@ -172,7 +185,7 @@ impl Kernel<'_> {
             self.say("route", added);
         }
         self.say("name servers", write_resolv_conf(lease));
-        self.held = Some(lease.clone());
+        *self.held = Some(lease.clone());
     }
 
     fn say(&self, what: &str, result: io::Result<()>) {

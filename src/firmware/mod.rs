@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sys::reboot::set_cad_enabled;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getpid;
 
@@ -52,8 +53,10 @@ pub fn run() -> ! {
     mounts::mount_all();
     console::start_log();
     log::info!("firmware: pid 1 up uptime_ms={}", started.as_micros() / 1000);
-    if let Err(errno) = blocked {
-        log::error!("firmware: signals cannot be blocked error={errno}");
+    // The kernel then asks for an orderly end, with SIGINT, instead of starting again at once.
+    let asked = set_cad_enabled(false);
+    for errno in [blocked.err(), asked.err()].into_iter().flatten() {
+        log::error!("firmware: signals will not come in order error={errno}");
     }
 
     let settings = Settings::load();

@@ -11,51 +11,21 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType,
-    DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, HardwareAddress, IpCidr, IpProtocol, Ipv4Packet, UdpPacket,
+    ArpOperation, ArpPacket, ArpRepr, DhcpOption, EthernetAddress, EthernetFrame, EthernetProtocol,
+    EthernetRepr, HardwareAddress, IpCidr,
 };
 
 use super::entropy::Entropy;
+use super::lease::{self, Answer, Details, Lease, Origin};
 use super::link_local::{self, LinkLocal};
 use super::queue::QueueDevice;
 use crate::time::Instant;
-
-/// Addresses of servers, as the DHCP server sorted them.
-pub type Servers = heapless::Vec<Ipv4Addr, MAX_SERVERS>;
-
-/// What the interface should be given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    pub address: Ipv4Addr,
-    pub prefix_len: u8,
-    pub router: Option<Ipv4Addr>,
-    pub dns: Servers,
-    pub ntp: Servers,
-    pub origin: Origin,
-}
-
-/// Where a lease comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    Dhcp {
-        server: Ipv4Addr,
-        /// From the acknowledgement until the address is lost.
-        duration: Duration,
-        /// T1 and T2, where the server named them (RFC 2132 9.11, 9.12).
-        renew_after: Option<Duration>,
-        rebind_after: Option<Duration>,
-    },
-    /// Nobody answered (RFC 3927).
-    LinkLocal,
-}
 
 /// A change of the lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,22 +64,6 @@ pub struct Dhcp<'a> {
     details: Details,
     socket_at: Option<Instant>,
     events: VecDeque<Event>,
-}
-
-/// Options of an acknowledgement that smoltcp does not hand on.
-#[derive(Clone, Debug, Default)]
-struct Details {
-    ntp: Servers,
-    duration: Option<Duration>,
-    renew_after: Option<Duration>,
-    rebind_after: Option<Duration>,
-}
-
-/// What a server's message says that smoltcp does not tell.
-struct Answer {
-    /// A NAK for this client.
-    refused: bool,
-    details: Details,
 }
 
 /// Option 12 for [`Dhcp::new`]; none for a name that DHCP cannot carry.
@@ -311,7 +265,7 @@ impl<'a> Dhcp<'a> {
                     }
                 }
                 Some(dhcpv4::Event::Configured(config)) => {
-                    let lease = lease(&config, &self.details);
+                    let lease = Lease::from_dhcp(&config, &self.details);
                     let cidr = config.address;
                     self.interface.update_ip_addrs(|addresses| {
                         addresses.clear();
@@ -369,7 +323,9 @@ impl<'a> Dhcp<'a> {
         }
         while let Some(event) = self.link_local.poll_event() {
             match event {
-                link_local::Event::Claimed(address) => self.acquire(now, link_local_lease(address)),
+                link_local::Event::Claimed(address) => {
+                    self.acquire(now, Lease::link_local(address))
+                }
                 link_local::Event::GivenUp => {
                     self.lease = None;
                     self.events.push_back(Event::Lost);
@@ -385,67 +341,6 @@ impl fmt::Debug for Dhcp<'_> {
         let mut shown = formatter.debug_struct("Dhcp");
         shown.field("lease", &self.lease).field("link_local", &self.link_local);
         shown.finish_non_exhaustive()
-    }
-}
-
-impl Answer {
-    /// Reads a server's message to a client; none for every other packet.
-    fn parse(packet: &[u8], mac: EthernetAddress) -> Option<Self> {
-        let ip = Ipv4Packet::new_checked(packet).ok()?;
-        if ip.next_header() != IpProtocol::Udp || ip.frag_offset() != 0 || ip.more_frags() {
-            return None;
-        }
-        let udp = UdpPacket::new_checked(ip.payload()).ok()?;
-        if (udp.src_port(), udp.dst_port()) != (DHCP_SERVER_PORT, DHCP_CLIENT_PORT) {
-            return None;
-        }
-        let dhcp = DhcpPacket::new_checked(udp.payload()).ok()?;
-        let repr = DhcpRepr::parse(&dhcp).ok()?;
-        let seconds = |field: Option<u32>| field.map(|count| Duration::from_secs(count.into()));
-        let mut ntp = Servers::new();
-        for option in dhcp.options().filter(|option| option.kind == OPT_NTP_SERVERS) {
-            let (addresses, _) = option.data.as_chunks::<4>();
-            let addresses = addresses.iter().map(|&octets| Ipv4Addr::from(octets));
-            let room = MAX_SERVERS - ntp.len();
-            ntp.extend(addresses.filter(|address| !address.is_unspecified()).take(room));
-        }
-        Some(Self {
-            refused: repr.message_type == DhcpMessageType::Nak
-                && repr.client_hardware_address == mac,
-            details: Details {
-                ntp,
-                duration: seconds(repr.lease_duration),
-                renew_after: seconds(repr.renew_duration),
-                rebind_after: seconds(repr.rebind_duration),
-            },
-        })
-    }
-}
-
-fn lease(config: &dhcpv4::Config<'_>, details: &Details) -> Lease {
-    Lease {
-        address: config.address.address(),
-        prefix_len: config.address.prefix_len(),
-        router: config.router.filter(|router| !router.is_unspecified()),
-        dns: config.dns_servers.iter().copied().take(MAX_SERVERS).collect(),
-        ntp: details.ntp.clone(),
-        origin: Origin::Dhcp {
-            server: config.server.identifier,
-            duration: details.duration.unwrap_or(DEFAULT_DURATION),
-            renew_after: details.renew_after,
-            rebind_after: details.rebind_after,
-        },
-    }
-}
-
-fn link_local_lease(address: Ipv4Addr) -> Lease {
-    Lease {
-        address,
-        prefix_len: 16,
-        router: None,
-        dns: Servers::new(),
-        ntp: Servers::new(),
-        origin: Origin::LinkLocal,
     }
 }
 
@@ -476,19 +371,14 @@ fn ours(at: SmolInstant) -> Instant {
 /// Unanswered time after which an interface gets a link-local address: two DISCOVERs, and long
 /// before a user gives up. DHCP is asked on, and wins when it answers.
 pub const FALL_BACK_AFTER: Duration = Duration::from_secs(10);
-/// Servers kept of each kind; smoltcp keeps as many.
-pub const MAX_SERVERS: usize = 3;
 
 /// A label of the domain name system (RFC 1035 2.3.4).
 const MAX_HOSTNAME_LEN: usize = 63;
 const OPT_HOST_NAME: u8 = 12;
-const OPT_NTP_SERVERS: u8 = 42;
 /// Subnet mask, router, domain name servers, NTP servers.
-const REQUESTED: &[u8] = &[1, 3, 6, OPT_NTP_SERVERS];
+const REQUESTED: &[u8] = &[1, 3, 6, lease::OPT_NTP_SERVERS];
 /// Leases shorter than this are treated like refusals when they end.
 const MIN_GOOD_DURATION: Duration = Duration::from_secs(60);
-/// What smoltcp assumes of a server that names no lease time.
-const DEFAULT_DURATION: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failing test")]

@@ -11,10 +11,10 @@
 
 mod dhcp;
 mod entropy;
+mod lease;
 mod link_local;
 mod queue;
 
-pub use dhcp::{
-    Dhcp, Event, FALL_BACK_AFTER, Lease, MAX_SERVERS, Origin, Servers, hostname_option,
-};
+pub use dhcp::{Dhcp, Event, FALL_BACK_AFTER, hostname_option};
+pub use lease::{Lease, MAX_SERVERS, Origin, Servers};
 pub use queue::QueueDevice;

@@ -1,6 +1,9 @@
 //! The client against a DHCP server made of smoltcp's wire formats, on a virtual clock.
 
-use smoltcp::wire::{Ipv4Address, Ipv4Repr, UdpRepr};
+use smoltcp::wire::{
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpPacket, DhcpRepr, IpProtocol,
+    Ipv4Address, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+};
 
 use super::*;
 
@@ -90,7 +93,7 @@ impl Server {
         let ntp = NTP.octets();
         // smoltcp reads options 58 and 59 (T1, T2) and does not write them.
         let times = self.t1_t2.map(|(t1, t2)| (t1.to_be_bytes(), t2.to_be_bytes()));
-        let mut options = vec![DhcpOption { kind: OPT_NTP_SERVERS, data: &ntp }];
+        let mut options = vec![DhcpOption { kind: lease::OPT_NTP_SERVERS, data: &ntp }];
         if let Some((t1, t2)) = &times {
             options.push(DhcpOption { kind: 58, data: t1 });
             options.push(DhcpOption { kind: 59, data: t2 });
@@ -473,9 +476,9 @@ fn a_server_that_names_no_lease_time_gives_two_minutes() {
         dns_servers: heapless::Vec::new(),
         packet: None,
     };
-    let lease = lease(&config, &Details::default());
+    let lease = Lease::from_dhcp(&config, &Details::default());
     assert_eq!(lease.router, None);
-    assert!(matches!(lease.origin, Origin::Dhcp { duration: DEFAULT_DURATION, .. }));
+    assert!(matches!(lease.origin, Origin::Dhcp { duration, .. } if duration == s(120)));
 }
 
 #[test]

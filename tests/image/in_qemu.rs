@@ -1,0 +1,108 @@
+//! The whole image under emulation: start, lease, healing, and a picture in a player.
+
+use std::time::Duration;
+
+use crate::guest::{self, Guest, Options};
+use crate::player;
+
+/// Whether the tools for a test are there; prints what is not.
+fn ready(tools: &[&str]) -> bool {
+    let image = guest::image().exists().then_some(()).ok_or("target/images/qemu-virt");
+    let found = |tool: &&&str| !std::env::split_paths(&path()).any(|dir| dir.join(tool).exists());
+    let missing = image.err().or_else(|| tools.iter().find(found).copied());
+    if let Some(missing) = missing {
+        assert!(std::env::var_os("OCELLUS_REQUIRE_TOOLS").is_none(), "{missing} is missing");
+        println!("skipped: {missing} is missing");
+    }
+    missing.is_none()
+}
+
+fn path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_default()
+}
+
+/// The value of `key=` in a line of the console.
+fn value<'a>(line: &'a str, key: &str) -> &'a str {
+    let found = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {key} in: {line}"))
+}
+
+/// A line's time stamp.
+fn stamp(line: &str) -> Duration {
+    let seconds = line.split_once('[').unwrap().1.split_once(']').unwrap().0;
+    Duration::from_secs_f64(seconds.trim().parse().unwrap())
+}
+
+#[test]
+fn the_camera_starts_gets_a_lease_and_is_restarted_when_it_dies() {
+    if !ready(&["qemu-system-aarch64"]) {
+        return;
+    }
+    // The kernel's own out-of-memory killer is what kills the camera: it takes the largest process
+    // and never process 1.
+    let append = "sysrq_always_enabled";
+    let mut guest = Guest::boot(&Options { append, ..Options::default() });
+    let up = guest.first_line("firmware: pid 1 up");
+    println!("{up}");
+    let started = guest.first_line("firmware: camera started");
+    println!("{started}");
+    let lease = guest.first_line("network: lease acquired");
+    println!("{lease}");
+    assert_eq!(value(&lease, "address"), "10.0.2.15/24");
+    assert_eq!(value(&lease, "interface"), "eth0");
+    assert_eq!(value(&started, "restarts"), "0");
+
+    guest.type_break_and("f");
+    let died = guest.line("firmware: camera died");
+    assert_eq!(value(&died, "pid"), value(&started, "pid"));
+    assert_eq!(value(&died, "signal"), "SIGKILL");
+    let again = guest.line("firmware: camera started");
+    assert_eq!(value(&again, "restarts"), "1");
+    let gap = stamp(&again).checked_sub(stamp(&died)).unwrap();
+    println!("restarted after {gap:?}");
+    assert!(gap < Duration::from_secs(1), "{gap:?}");
+}
+
+#[test]
+fn a_cable_that_is_pulled_and_put_back_costs_no_address() {
+    if !ready(&["qemu-system-aarch64"]) {
+        return;
+    }
+    let mut guest = Guest::boot(&Options::default());
+    let _ = guest.first_line("network: lease acquired");
+    guest.monitor("set_link n0 off");
+    assert_eq!(value(&guest.line("network: carrier"), "on"), "false");
+    guest.monitor("set_link n0 on");
+    assert_eq!(value(&guest.line("network: carrier"), "on"), "true");
+    let renewed = guest.line("network: lease");
+    assert!(renewed.contains("lease confirmed"), "{renewed}");
+}
+
+#[test]
+fn ffmpeg_plays_over_tcp_and_udp_from_the_first_second() {
+    if !ready(&["qemu-system-aarch64", "ffmpeg"]) {
+        return;
+    }
+    let mut guest = Guest::boot(&Options { size: "320x240", fps: "10", ..Options::default() });
+    for transport in ["tcp", "udp"] {
+        let played = player::play(guest.url(), transport, 75, Duration::from_secs(90));
+        println!("{transport}: {} frames, {:.1} per second", played.frames, played.fps);
+        assert!(played.frames >= 75, "{transport}: {played:?}");
+    }
+    let first = guest.first_line("first access unit");
+    let ms: u64 = value(&first, "after_pid1_ms").parse().unwrap();
+    println!("first access unit {ms} ms after process 1");
+    assert!(ms <= 2_000, "{first}");
+}
+
+#[test]
+fn ffmpeg_plays_720p_at_whatever_rate_emulation_allows() {
+    if !ready(&["qemu-system-aarch64", "ffmpeg"]) {
+        return;
+    }
+    let options = Options { size: "1280x720", fps: "30", bitrate: "2M", ..Options::default() };
+    let guest = Guest::boot(&options);
+    let played = player::play(guest.url(), "tcp", 30, Duration::from_secs(90));
+    println!("720p: {} frames, {:.1} per second", played.frames, played.fps);
+    assert!(played.frames >= 30, "{played:?}");
+}
