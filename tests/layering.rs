@@ -82,7 +82,7 @@ fn modules() -> BTreeMap<String, Vec<(PathBuf, String)>> {
         let module = module.trim_end_matches(".rs").to_owned();
         modules.entry(module).or_default().push((inside.to_owned(), code.join("\n")));
     }
-    for root in ["lib", "main", "run"] {
+    for root in ["build", "lib", "main", "run"] {
         modules.remove(root);
     }
     modules

@@ -75,7 +75,7 @@ impl Playing {
         let (at, rtp) = stream.reported(now);
         let age = now.as_micros().cast_signed() - at.as_micros().cast_signed();
         let wall = wall.offset_by_micros(-age);
-        let clock = self.clock.get_or_insert(SenderClock::new(at, wall));
+        let clock = self.clock.get_or_insert_with(|| SenderClock::new(at, wall));
         SenderReport {
             ssrc: stream.ssrc(),
             ntp: clock.ntp(at, wall),

@@ -150,7 +150,8 @@ impl Reactor {
                 if flags.contains(EpollFlags::EPOLLOUT) {
                     self.writable(id)?;
                 }
-                if flags.intersects(READABLE) {
+                // Errors and hang-ups, which epoll reports unasked, are found by reading.
+                if flags.intersects(READABLE | EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
                     self.receive(id);
                 }
             }

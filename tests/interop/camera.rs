@@ -33,7 +33,7 @@ impl Camera {
     }
 
     pub(crate) fn start_with(credentials: &Credentials, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
+        let mut command = binary();
         command.arg("run").args(arguments);
         command.args(["--rtsp", "127.0.0.1:0", "--http", "off", "--user", &credentials.user]);
         command.env("OCELLUS_PASSWORD", &credentials.password).env("RUST_LOG", "info");
@@ -101,6 +101,16 @@ impl Drop for Camera {
             eprintln!("camera stderr:\n{}", self.log());
         }
     }
+}
+
+/// The camera that is tested: this build's, or the aarch64 one that `OCELLUS_BINARY` names.
+fn binary() -> Command {
+    let Some(binary) = std::env::var_os("OCELLUS_BINARY") else {
+        return Command::new(env!("CARGO_BIN_EXE_ocellus"));
+    };
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/run-target"));
+    command.arg(binary);
+    command
 }
 
 pub(crate) fn credentials() -> Credentials {

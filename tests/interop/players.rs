@@ -37,6 +37,19 @@ fn players_decode_a_file_over_tcp_and_udp() {
     play_all(&camera);
 }
 
+/// Small enough for an emulated processor: `scripts/check cross` runs the static binary here.
+#[test]
+fn a_small_picture_streams_on_any_processor() {
+    if !process::have(&[FFMPEG]) {
+        return;
+    }
+    let camera = Camera::start(&["--source", "pattern", "--size", "320x240", "--fps", "10"]);
+    for lower in [Lower::Tcp, Lower::Udp] {
+        ffmpeg_decodes(&camera.url, lower);
+    }
+    assert!(camera.stop().0.success());
+}
+
 fn play_all(camera: &Camera) {
     let url = camera.url.as_str();
     for lower in [Lower::Tcp, Lower::Udp] {
