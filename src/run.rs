@@ -10,8 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use log::info;
+use log::{info, warn};
 use nix::ifaddrs::getifaddrs;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use ocellus::cli::RunArgs;
 use ocellus::config::{self, Config, Password, User};
@@ -31,6 +32,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let given = std::env::var("OCELLUS_PASSWORD").ok();
     let generated = args.apply(&mut config, given.as_deref(), random_password).map_err(usage)?;
+    allow_many_descriptors();
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
     end_on_signals(&stop).map_err(running)?;
     let chosen = source::choose(&config, args).map_err(running)?;
@@ -67,7 +69,8 @@ fn start(
     let (rtp, rtcp, server_ports) = bind_ports(config)?;
     let send_buffer_len = SEND_BUFFER_MIN.max((bitrate_bps / 16) as usize);
     let sockets = Sockets { listeners, rtp, rtcp, send_buffer_len };
-    let hub = Hub::new(hub_settings(config, server_ports)?, Arc::clone(&server));
+    let fps = chosen.fps.unwrap_or_else(|| f64::from(stream.fps));
+    let hub = Hub::new(hub_settings(config, fps, server_ports)?, Arc::clone(&server));
     let inlets = consumers
         .into_iter()
         .map(|units| Inlet { units, idr_requests: Arc::clone(&idr_requests) })
@@ -92,7 +95,7 @@ fn start(
         notices: notices_in,
     };
     let settings = encode::Settings {
-        fps: chosen.fps.unwrap_or_else(|| f64::from(stream.fps)),
+        fps,
         bitrate_bps,
         gop: Duration::from_secs_f64(stream.gop_s),
         colour: ocellus::frame::Colour::default(),
@@ -107,7 +110,7 @@ impl Running {
     fn wait(self, url: &str, stop: &Wake) -> anyhow::Result<()> {
         let failure = loop {
             match self.notices.recv_timeout(REPORT_INTERVAL) {
-                Ok(Notice::Ready) => self.say_ready(url)?,
+                Ok(Notice::Ready) => self.say_ready(url),
                 Ok(Notice::Failed(error)) => break Some(error),
                 Err(mpsc::RecvTimeoutError::Timeout) => self.report("stats"),
                 // All producers have ended: because they were told to.
@@ -127,7 +130,7 @@ impl Running {
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn say_ready(&self, url: &str) -> anyhow::Result<()> {
+    fn say_ready(&self, url: &str) {
         let since_init = std::env::var("OCELLUS_PID1_START_US").ok().and_then(|us| us.parse().ok());
         match since_init {
             Some(start) => {
@@ -136,7 +139,10 @@ impl Running {
             }
             None => info!("produce: first access unit"),
         }
-        writeln!(std::io::stdout(), "{url}").context("stdout")
+        if let Err(error) = writeln!(std::io::stdout(), "{url}") {
+            // Nobody reads the URL; somebody may still know it.
+            warn!("run: cannot print the URL reason=\"{error}\"");
+        }
     }
 
     fn report(&self, event: &str) {
@@ -166,6 +172,15 @@ fn end_on_signals(stop: &Arc<Wake>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A thousand viewers need more descriptors than the usual soft limit; the hard one stays.
+fn allow_many_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        warn!("run: the limit of descriptors stays as it is reason=\"{}\"", errno.desc());
+    }
+}
+
 fn listen(config: &Config) -> anyhow::Result<(Vec<OwnedFd>, Vec<SocketAddr>)> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
@@ -187,7 +202,11 @@ fn bind_ports(config: &Config) -> anyhow::Result<serve::Ports> {
         .with_context(|| format!("cannot use the UDP ports {wanted} (rtsp.udp_ports)"))
 }
 
-fn hub_settings(config: &Config, server_ports: (u16, u16)) -> anyhow::Result<serve::Settings> {
+fn hub_settings(
+    config: &Config,
+    fps: f64,
+    server_ports: (u16, u16),
+) -> anyhow::Result<serve::Settings> {
     let (mut rtsp_streams, mut streams) = (Vec::new(), Vec::new());
     for stream in &config.streams {
         let ssrc = u32::from_ne_bytes(random()?);
@@ -196,7 +215,7 @@ fn hub_settings(config: &Config, server_ports: (u16, u16)) -> anyhow::Result<ser
             name: config.name.clone(),
             ssrc,
             bitrate_kbps: stream.bitrate_kbps,
-            fps: f64::from(stream.fps),
+            fps,
         });
         streams.push(StreamSettings {
             ssrc,

@@ -25,11 +25,6 @@ impl Counter {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Takes over a count that somebody else keeps, such as a driver's.
-    pub fn set(&self, total: u64) {
-        self.0.store(total, Ordering::Relaxed);
-    }
-
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -8,6 +8,7 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -136,7 +137,12 @@ impl V4l2 {
             self.losses.damaged += 1;
             return None;
         }
-        if lease.captured().is_none() && !self.losses.unstamped {
+        // A stamp far off would hold the stream's time, and with it the encoder, until the clock
+        // has caught up. vivid stamps up to one picture ahead.
+        let captured = lease
+            .captured()
+            .filter(|&at| at.since(now) <= STAMP_AHEAD_MAX && now.since(at) <= STAMP_BEHIND_MAX);
+        if captured.is_none() && !self.losses.unstamped {
             self.losses.unstamped = true;
             log::warn!(
                 "capture: {}: the driver does not stamp with the monotonic clock; using arrival",
@@ -144,7 +150,7 @@ impl V4l2 {
             );
         }
         Some(MappedFrame {
-            captured: lease.captured().unwrap_or(now),
+            captured: captured.unwrap_or(now),
             lease,
             negotiated: Arc::clone(&self.negotiated),
         })
@@ -339,6 +345,10 @@ fn rate(fps: f64) -> f64 {
 
 /// One with the driver, one arriving, one waiting in the slot, one being converted.
 const BUFFERS: u32 = 4;
+/// A picture at 1 fps, and then some.
+const STAMP_AHEAD_MAX: Duration = Duration::from_secs(2);
+/// A driver that hands pictures over later than this is no camera's.
+const STAMP_BEHIND_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue::{Item, Queue};
+use queue::Queue;
 
 use crate::rtp::WireImage;
 use crate::time::Instant;
@@ -191,19 +191,15 @@ impl Fanout {
 
     /// Queues an RTSP reply or an RTCP packet behind what is already queued.
     ///
-    /// `false` when [`MESSAGES_MAX`] wait already, which is more than any client leaves unread:
-    /// it is to be closed.
+    /// `false` when more wait already than any client leaves unread: it is to be closed.
     #[must_use]
     pub fn send(&mut self, now: Instant, viewer: ViewerId, message: Arc<[u8]>) -> bool {
         let index = viewer.index;
         let Some(viewer) = self.get_mut(viewer) else { return true };
-        if viewer.queue.message_count() >= MESSAGES_MAX {
-            return false;
-        }
         viewer.note_work(now);
-        viewer.queue.push(Item::message(message));
+        let has_room = viewer.queue.push_message(message);
         self.make_ready(index);
-        true
+        has_room
     }
 
     /// Gives an access unit of `stream` to everybody who plays it and can take it.
@@ -227,7 +223,8 @@ impl Fanout {
     pub fn interrupt(&mut self, stream: usize) {
         for viewer in self.viewers.iter_mut().filter_map(|slot| slot.viewer.as_mut()) {
             if viewer.stream == Some(stream) {
-                viewer.queue.interrupt();
+                let unsent = viewer.queue.interrupt(viewer.path);
+                viewer.counts.forget(unsent);
             }
         }
     }
@@ -331,7 +328,7 @@ impl Fanout {
                 Some(deadline) if deadline <= now => {}
                 _ => continue,
             }
-            if let State::Paced(_) = viewer.state {
+            if viewer.progress + STALL_DEADLINE > now {
                 viewer.state = State::Idle;
                 self.make_ready(index);
             } else {
@@ -399,7 +396,7 @@ impl Viewer {
 
     fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Paced(until) => Some(until),
+            State::Paced(until) => Some(until.min(self.progress + STALL_DEADLINE)),
             _ if self.queue.is_empty() => None,
             _ => Some(self.progress + STALL_DEADLINE),
         }
@@ -422,8 +419,6 @@ impl Counts {
 
 /// How long a viewer may take nothing while something waits for it.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);
-/// Replies and reports that may wait for one viewer.
-pub const MESSAGES_MAX: usize = 64;
 /// Packets that go to a UDP viewer at once: 44 kB, a fifth of a default receive buffer.
 const BURST_PACKETS: usize = 32;
 /// Between two bursts: a 200 kB picture takes 8 ms.

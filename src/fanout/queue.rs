@@ -13,6 +13,8 @@ pub(super) struct Queue {
     items: VecDeque<Item>,
     /// Bytes of all images in `items`.
     image_bytes: usize,
+    image_count: usize,
+    message_bytes: usize,
     continuity: Continuity,
     /// Whether an image has been queued since the viewer began to play.
     has_started: bool,
@@ -48,6 +50,8 @@ impl Default for Queue {
         Self {
             items: VecDeque::with_capacity(ITEMS_CAPACITY),
             image_bytes: 0,
+            image_count: 0,
+            message_bytes: 0,
             continuity: Continuity::START,
             has_started: false,
         }
@@ -55,10 +59,6 @@ impl Default for Queue {
 }
 
 impl Item {
-    pub(super) fn message(bytes: Arc<[u8]>) -> Self {
-        Self { kind: Kind::Message(bytes), sent: 0 }
-    }
-
     fn is_image(&self) -> bool {
         matches!(self.kind, Kind::Image { .. })
     }
@@ -80,9 +80,11 @@ impl Queue {
         self.has_started = false;
     }
 
-    /// Something was lost on the way here: nothing is admitted before an IDR.
-    pub(super) fn interrupt(&mut self) {
+    /// Something was lost on the way here: nothing is admitted before an IDR, and what waits until
+    /// then makes room for it.
+    pub(super) fn interrupt(&mut self, path: Path) -> Unsent {
         self.continuity.interrupt();
+        self.discard_unstarted(path)
     }
 
     pub(super) fn has_started(&self) -> bool {
@@ -97,17 +99,20 @@ impl Queue {
         self.items.is_empty()
     }
 
-    pub(super) fn message_count(&self) -> usize {
-        self.items.iter().filter(|item| !item.is_image()).count()
-    }
-
-    pub(super) fn push(&mut self, item: Item) {
-        self.items.push_back(item);
+    /// Queues a message; `false` when too many wait already.
+    pub(super) fn push_message(&mut self, bytes: Arc<[u8]>) -> bool {
+        let message_count = self.items.len() - self.image_count;
+        if message_count >= MESSAGES_MAX || self.message_bytes >= MESSAGE_BYTES_MAX {
+            return false;
+        }
+        self.message_bytes += bytes.len();
+        self.items.push_back(Item { kind: Kind::Message(bytes), sent: 0 });
+        true
     }
 
     pub(super) fn clear(&mut self) {
         self.items.clear();
-        self.image_bytes = 0;
+        (self.image_bytes, self.image_count, self.message_bytes) = (0, 0, 0);
         self.continuity.interrupt();
     }
 
@@ -126,12 +131,14 @@ impl Queue {
     pub(super) fn offer(&mut self, image: &Arc<WireImage>) -> bool {
         let len = image.bytes().len();
         // An image that is longer than the whole allowance is still sent to an idle viewer.
-        let has_room = self.image_bytes == 0 || self.image_bytes + len <= QUEUED_BYTES_MAX;
+        let has_room = self.image_count == 0
+            || (self.image_bytes + len <= QUEUED_BYTES_MAX && self.image_count < QUEUED_IMAGES_MAX);
         if !self.continuity.admit(image.is_idr(), has_room) {
             return false;
         }
         self.has_started = true;
         self.image_bytes += len;
+        self.image_count += 1;
         self.items
             .push_back(Item { kind: Kind::Image { image: Arc::clone(image), end: len }, sent: 0 });
         true
@@ -154,7 +161,7 @@ impl Queue {
         }
         if path == Path::Datagram {
             self.items.retain(|item| !item.is_image());
-            self.image_bytes = 0;
+            (self.image_bytes, self.image_count) = (0, 0);
         }
         self.pop_done(path);
         self.continuity = Continuity::START;
@@ -176,6 +183,7 @@ impl Queue {
             false
         });
         self.image_bytes -= bytes;
+        self.image_count -= usize::try_from(unsent.images).unwrap_or(0);
         // A started image whose successors are gone ends in a gap, whole packets first.
         debug_assert!(path == Path::Datagram || self.items.iter().skip(1).all(|i| i.sent == 0));
         unsent
@@ -208,8 +216,13 @@ impl Queue {
 
     fn pop_done(&mut self, path: Path) {
         while self.items.front().is_some_and(|item| item.is_done(path)) {
-            if let Some(Item { kind: Kind::Image { image, .. }, .. }) = self.items.pop_front() {
-                self.image_bytes = self.image_bytes.saturating_sub(image.bytes().len());
+            match self.items.pop_front().map(|item| item.kind) {
+                Some(Kind::Image { image, .. }) => {
+                    self.image_bytes -= image.bytes().len();
+                    self.image_count -= 1;
+                }
+                Some(Kind::Message(bytes)) => self.message_bytes -= bytes.len(),
+                None => {}
             }
         }
     }
@@ -217,5 +230,13 @@ impl Queue {
 
 /// Of images that wait for one viewer: four seconds at 2 Mbit/s. A GOP is the other limit.
 const QUEUED_BYTES_MAX: usize = 1 << 20;
+/// Of images that wait for one viewer: two seconds at 60 fps, so that one viewer alone cannot hold
+/// all that there are.
+const QUEUED_IMAGES_MAX: usize = 120;
+/// Replies and reports that may wait for one viewer.
+pub(super) const MESSAGES_MAX: usize = 64;
+/// Of replies and reports that wait: one more is taken while they are fewer. A client that asks
+/// much and reads nothing is closed.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// Room for a GOP of 30 and some messages, so that the steady state allocates nothing.
 const ITEMS_CAPACITY: usize = 40;

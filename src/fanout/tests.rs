@@ -218,8 +218,58 @@ fn a_long_picture_goes_to_a_udp_viewer_in_bursts() {
 fn messages_that_nobody_reads_are_bounded() {
     let (mut fanout, camera) = (Fanout::default(), Camera::new());
     let viewer = fanout.add(camera.now, Path::Stream);
-    for _ in 0..MESSAGES_MAX {
+    for _ in 0..queue::MESSAGES_MAX {
         assert!(fanout.send(camera.now, viewer, Arc::from(&b"x"[..])));
     }
     assert!(!fanout.send(camera.now, viewer, Arc::from(&b"x"[..])));
+
+    let viewer = fanout.add(camera.now, Path::Stream);
+    let replies: Arc<[u8]> = Arc::from(vec![0; 40_000]);
+    let taken = (0..64).take_while(|_| fanout.send(camera.now, viewer, Arc::clone(&replies)));
+    assert_eq!(taken.count(), 2, "the bytes are bounded, too");
+}
+
+#[test]
+fn one_stalled_viewer_of_a_long_gop_leaves_images_for_the_others() {
+    let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
+    let stalled = fanout.add(camera.now, Path::Stream);
+    let quick = fanout.add(camera.now, Path::Datagram);
+    fanout.play(stalled, 0);
+    fanout.play(quick, 0);
+    fanout.offer(camera.now, 0, &camera.next(100));
+    for _ in 0..400 {
+        // Never an IDR again.
+        camera.number = 1;
+        let image = camera.next(100);
+        fanout.offer(camera.now, 0, &image);
+        while let Some(Transmit { viewer, body }) = fanout.poll_transmit() {
+            let sent = match body {
+                Body::Packets { packets, .. } => Sent::Some(packets.len()),
+                _ => Sent::WouldBlock,
+            };
+            fanout.sent(camera.now, viewer, sent);
+        }
+    }
+    assert_eq!(fanout.counts(quick).dropped, 0);
+    assert!(fanout.counts(stalled).dropped >= 270);
+}
+
+#[test]
+fn a_udp_viewer_whose_packets_never_leave_is_given_up_too() {
+    let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
+    let viewer = fanout.add(camera.now, Path::Datagram);
+    fanout.play(viewer, 0);
+    let image = camera.next(100);
+    let start = camera.now;
+    fanout.offer(start, 0, &image);
+    loop {
+        while let Some(transmit) = fanout.poll_transmit() {
+            fanout.sent(camera.now, transmit.viewer, Sent::WouldBlock);
+        }
+        let Some(due) = fanout.poll_timeout() else { break };
+        camera.now = due;
+        fanout.handle_timeout(due);
+    }
+    assert_eq!(fanout.poll_event(), Some(Event::Stalled(viewer)));
+    assert_eq!(camera.now.since(start), STALL_DEADLINE);
 }

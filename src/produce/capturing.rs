@@ -17,7 +17,7 @@ use crate::sys::{Wake, clock};
 use crate::time::Instant;
 
 pub(super) struct Capturing {
-    pub(super) source: Box<dyn RawSource>,
+    pub(super) source: Option<Box<dyn RawSource>>,
     pub(super) reopen: Reopen,
     pub(super) frames: Arc<Newest<RawFrame>>,
     pub(super) stats: Arc<Pipeline>,
@@ -43,38 +43,43 @@ impl fmt::Display for Failure {
 impl Capturing {
     /// Captures until told to stop.
     pub(super) fn run(mut self) {
-        while let Err(failure) = self.capture() {
-            let lost_before = self.source.lost();
-            let Some(source) = reopen(&mut self.reopen, &self.stop, &failure) else { break };
-            let Source::Raw(source) = source else { break };
+        while let Some(mut source) = self.source.take() {
+            let Err(failure) = self.capture(&mut *source) else { break };
+            // Before it is opened again: it holds the device's buffers, and its name.
+            drop(source);
+            let Some(Source::Raw(source)) = reopen(&mut self.reopen, &self.stop, &failure) else {
+                break;
+            };
             self.stats.reopened.increment();
-            self.stats.lost.add(lost_before);
-            self.source = source;
+            self.source = Some(source);
         }
         self.frames.close();
     }
 
     /// `Ok` when told to stop.
-    fn capture(&mut self) -> Result<(), Failure> {
-        let patience =
-            STALL_MIN.max(Duration::from_secs_f64(10.0 / self.source.mode().fps.max(0.1)));
+    fn capture(&self, source: &mut dyn RawSource) -> Result<(), Failure> {
+        let patience = STALL_MIN.max(Duration::from_secs_f64(10.0 / source.mode().fps.max(0.1)));
         let mut lost = 0;
         let mut last_picture = clock::now();
         loop {
-            match wait(self.source.wait(), last_picture + patience, &self.stop) {
+            match wait(source.wait(), last_picture + patience, &self.stop) {
                 Woken::Stop => return Ok(()),
                 Woken::Late => return Err(Failure::Stalled(patience)),
                 Woken::Ready => {}
             }
-            while let Some(frame) = self.source.capture(clock::now()).map_err(Failure::Source)? {
+            while let Some(frame) = source.capture(clock::now()).map_err(Failure::Source)? {
                 last_picture = clock::now();
                 self.stats.captured.increment();
                 if self.frames.put(frame).is_some() {
                     self.stats.superseded.increment();
                 }
             }
-            self.stats.lost.add(self.source.lost() - lost);
-            lost = self.source.lost();
+            self.stats.lost.add(source.lost() - lost);
+            lost = source.lost();
+            // Readable, but with nothing in it that is a picture.
+            if clock::now() >= last_picture + patience {
+                return Err(Failure::Stalled(patience));
+            }
         }
     }
 }
@@ -150,3 +155,101 @@ const STALL_MIN: Duration = Duration::from_secs(1);
 const REOPEN_FIRST: Duration = Duration::from_millis(100);
 /// Back within two seconds of the camera's return.
 const REOPEN_MAX: Duration = Duration::from_millis(1_600);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+
+    use super::*;
+    use crate::capture::{Mode, Pattern};
+    use crate::ring::Taken;
+
+    /// A device that can be opened once at a time, gives three pictures, and fails.
+    #[derive(Debug)]
+    struct Exclusive {
+        pattern: Pattern,
+        left: u32,
+        is_open: Arc<Mutex<bool>>,
+        is_damaged: bool,
+    }
+
+    impl Exclusive {
+        fn open(is_open: &Arc<Mutex<bool>>, is_damaged: bool) -> Result<Source, Error> {
+            let mut open = is_open.lock().expect("no test panics with it");
+            if std::mem::replace(&mut *open, true) {
+                return Err(Error::Busy { device: "/dev/video0".into(), holder: None });
+            }
+            let pattern = Pattern::new(64, 64, 60.0);
+            let is_open = Arc::clone(is_open);
+            Ok(Source::Raw(Box::new(Self { pattern, left: 3, is_open, is_damaged })))
+        }
+    }
+
+    impl Drop for Exclusive {
+        fn drop(&mut self) {
+            *self.is_open.lock().expect("no test panics with it") = false;
+        }
+    }
+
+    impl RawSource for Exclusive {
+        fn mode(&self) -> Mode {
+            self.pattern.mode()
+        }
+
+        fn wait(&self) -> Wait<'_> {
+            self.pattern.wait()
+        }
+
+        fn capture(&mut self, now: Instant) -> Result<Option<RawFrame>, Error> {
+            let Some(frame) = self.pattern.capture(now)? else { return Ok(None) };
+            match self.left.checked_sub(1) {
+                Some(left) => self.left = left,
+                None if self.is_damaged => return Ok(None),
+                None => return Err(Error::Gone { device: "/dev/video0".into() }),
+            }
+            Ok(Some(frame))
+        }
+
+        fn lost(&self) -> u64 {
+            u64::from(3 - self.left)
+        }
+    }
+
+    fn pictures_after_a_failure(is_damaged: bool) {
+        let is_open = Arc::new(Mutex::new(false));
+        let Ok(Source::Raw(first)) = Exclusive::open(&is_open, is_damaged) else {
+            unreachable!("it is closed");
+        };
+        let stop = Arc::new(Wake::new().expect("an eventfd"));
+        let frames = Arc::new(Newest::default());
+        let stats = Arc::new(Pipeline::default());
+        let device = Arc::clone(&is_open);
+        let capturing = Capturing {
+            source: Some(first),
+            reopen: Box::new(move || Exclusive::open(&device, is_damaged)),
+            frames: Arc::clone(&frames),
+            stats: Arc::clone(&stats),
+            stop: Arc::clone(&stop),
+        };
+        let thread = thread::spawn(move || capturing.run());
+        while stats.captured.get() < 7 {
+            assert!(matches!(frames.take(Duration::from_secs(20)), Taken::Value(_)));
+        }
+        stop.wake();
+        thread.join().expect("it ends when told to");
+        assert_eq!(stats.reopened.get(), 2);
+        assert!((6..=9).contains(&stats.lost.get()), "{}", stats.lost.get());
+        assert!(!*is_open.lock().expect("no test panics with it"), "closed at the end");
+    }
+
+    #[test]
+    fn a_device_that_fails_is_closed_before_it_is_opened_again() {
+        pictures_after_a_failure(false);
+    }
+
+    #[test]
+    fn a_device_that_is_busy_but_gives_no_picture_is_opened_again() {
+        pictures_after_a_failure(true);
+    }
+}

@@ -59,13 +59,14 @@ pub fn start(
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     match source {
         Source::Coded(source) => {
-            let passing = passing::Passing { source, reopen, shared, is_ready: false };
+            let passing =
+                passing::Passing { source: Some(source), reopen, shared, is_ready: false };
             Ok(vec![spawn("capture", move || passing.run())?])
         }
         Source::Raw(source) => {
             let frames = Arc::new(Newest::<RawFrame>::default());
             let capturing = capturing::Capturing {
-                source,
+                source: Some(source),
                 reopen,
                 frames: Arc::clone(&frames),
                 stats: Arc::clone(&shared.stats),

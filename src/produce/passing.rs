@@ -10,7 +10,7 @@ use crate::sys::clock;
 use crate::time::Instant;
 
 pub(super) struct Passing {
-    pub(super) source: Box<dyn CodedSource>,
+    pub(super) source: Option<Box<dyn CodedSource>>,
     pub(super) reopen: Reopen,
     pub(super) shared: Shared,
     pub(super) is_ready: bool,
@@ -19,25 +19,26 @@ pub(super) struct Passing {
 impl Passing {
     /// Passes access units on until told to stop.
     pub(super) fn run(mut self) {
-        while let Err(failure) = self.pass() {
+        while let Some(mut source) = self.source.take() {
+            let Err(failure) = self.pass(&mut *source) else { break };
+            drop(source);
             let source = reopen(&mut self.reopen, &self.shared.stop, &failure);
             let Some(Source::Coded(source)) = source else { break };
             self.shared.stats.reopened.increment();
-            self.source = source;
+            self.source = Some(source);
         }
     }
 
     /// `Ok` when told to stop.
-    fn pass(&mut self) -> Result<(), Failure> {
+    fn pass(&mut self, source: &mut dyn CodedSource) -> Result<(), Failure> {
         let mut has_warned = false;
         loop {
             // A file is never late: the schedule is its own.
-            match wait(self.source.wait(), Instant::from_micros(u64::MAX), &self.shared.stop) {
+            match wait(source.wait(), Instant::from_micros(u64::MAX), &self.shared.stop) {
                 Woken::Stop => return Ok(()),
                 Woken::Ready | Woken::Late => {}
             }
             let Shared { publisher, stats, .. } = &mut self.shared;
-            let source = &mut self.source;
             let published = publisher
                 .publish(|unit| source.capture(clock::now(), unit))
                 .map_err(Failure::Source)?;

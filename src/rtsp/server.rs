@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use log::info;
 use thiserror::Error;
 
-use super::connection::{Connection, ConnectionId, Hold, Received};
+use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
 use super::message::Error;
 use super::secret::Secret;
 use super::session::{Delivery, Session, SessionId, State};
@@ -180,14 +180,17 @@ impl Server {
     pub fn disconnected(&mut self, _now: Instant, connection: ConnectionId) {
         let Some(gone) = self.connections.remove(&connection) else { return };
         self.transmits.retain(|(to, _)| *to != connection);
+        // A PLAY whose answer can no longer be given starts nothing, wherever its session is now.
+        if let Some(Waiting { on: Hold::Idr(id), .. }) = &gone.waiting
+            && let Some(session) = self.sessions.get_mut(id)
+            && session.state == State::Starting
+        {
+            session.state = State::Ready;
+        }
         for id in gone.sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.is_udp() {
                 session.connection = None;
-                // The answer to PLAY can no longer be given, so nothing starts.
-                if session.state == State::Starting {
-                    session.state = State::Ready;
-                }
             } else {
                 self.end_session(id, "disconnected");
             }
@@ -255,15 +258,6 @@ impl Server {
     /// Ends a session whose viewer is gone: BYE, or its UDP port is closed.
     pub fn end(&mut self, session: SessionId) {
         self.end_session(session, "viewer is gone");
-    }
-
-    /// Ends every session and closes every connection.
-    pub fn shutdown(&mut self) {
-        let sessions: Vec<_> = self.sessions.keys().copied().collect();
-        sessions.into_iter().for_each(|id| self.end_session(id, "shut down"));
-        for id in keys_where(&self.connections, |state| !state.is_closing) {
-            self.close(id);
-        }
     }
 
     /// The UDP viewer whose packets come from `from`, be it from its RTP or its RTCP port.

@@ -85,10 +85,14 @@ impl Hub {
     pub fn accept(
         &mut self,
         now: Instant,
+        wall: NtpTimestamp,
         peer: SocketAddr,
         local: SocketAddr,
     ) -> Option<(ConnectionId, ViewerId)> {
-        let connection = match self.server.accept(now, peer, local) {
+        let accepted = self.server.accept(now, peer, local);
+        // The newcomer may have taken the place of the stranger who was quiet longest.
+        self.follow_server(now, wall);
+        let connection = match accepted {
             Ok(connection) => connection,
             Err(refused) => {
                 debug!("serve: connection refused peer={peer} reason={refused}");
@@ -162,6 +166,7 @@ impl Hub {
         let Some(image) = outlet.packetize(unit) else {
             self.stats.images_exhausted.increment();
             self.fanout.interrupt(stream);
+            self.actions.push_back(Action::WantIdr { stream });
             return;
         };
         if image.is_idr() {
@@ -209,6 +214,7 @@ impl Hub {
             }
         }
         self.fanout.sent(now, transmit.viewer, sent);
+        self.follow_fanout();
     }
 
     /// The viewer's socket has room again.
@@ -236,9 +242,7 @@ impl Hub {
         self.server.handle_timeout(now);
         self.follow_server(now, wall);
         self.fanout.handle_timeout(now);
-        while let Some(fanout::Event::Stalled(viewer)) = self.fanout.poll_event() {
-            self.give_up(viewer);
-        }
+        self.follow_fanout();
         self.follow_server(now, wall);
         let due: Vec<SessionId> = self
             .sessions
@@ -262,6 +266,13 @@ impl Hub {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let report = self.sessions.values().filter_map(Playing::next_report).min();
         [self.server.poll_timeout(), self.fanout.poll_timeout(), report].into_iter().flatten().min()
+    }
+
+    /// Lets go of viewers that take nothing.
+    fn follow_fanout(&mut self) {
+        while let Some(fanout::Event::Stalled(viewer)) = self.fanout.poll_event() {
+            self.give_up(viewer);
+        }
     }
 
     /// Performs what the RTSP server says: replies first, so that they precede the media.

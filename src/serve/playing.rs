@@ -25,8 +25,8 @@ pub(super) struct Playing {
     next_report: Instant,
     /// When this viewer's wish for an IDR last counted.
     idr_asked: Option<Instant>,
-    /// Since when ICMP has said that nobody listens, without a word from the viewer since.
-    unreachable_since: Option<Instant>,
+    /// When ICMP first and last said that nobody listens, without a word from the viewer since.
+    unreachable: Option<(Instant, Instant)>,
 }
 
 impl Playing {
@@ -39,7 +39,7 @@ impl Playing {
             clock: None,
             next_report: now,
             idr_asked: None,
-            unreachable_since: None,
+            unreachable: None,
         }
     }
 
@@ -97,15 +97,19 @@ impl Playing {
 
     /// The viewer has said something.
     pub(super) fn heard(&mut self) {
-        self.unreachable_since = None;
+        self.unreachable = None;
     }
 
     /// ICMP says that nobody listens; whether that has been so for too long.
     ///
     /// Not at once: some players open their second port late.
     pub(super) fn is_gone(&mut self, now: Instant) -> bool {
-        let since = *self.unreachable_since.get_or_insert(now);
-        now.since(since) >= UNREACHABLE_MAX
+        let first = match self.unreachable {
+            Some((first, last)) if now.since(last) < UNREACHABLE_MAX => first,
+            _ => now,
+        };
+        self.unreachable = Some((first, now));
+        now.since(first) >= UNREACHABLE_MAX
     }
 
     /// Whether `address` is this viewer's RTP port. Some players never open the one for RTCP.

@@ -63,6 +63,7 @@ pub struct Reactor {
     closing: Vec<ConnectionId>,
     /// No descriptor was left: when to listen again.
     accept_again: Option<Instant>,
+    is_out_of_descriptors: bool,
     stats: Arc<Stats>,
 }
 
@@ -102,6 +103,7 @@ impl Reactor {
             connections: HashMap::new(),
             closing: Vec::new(),
             accept_again: None,
+            is_out_of_descriptors: false,
             stats,
         };
         reactor.watch(&*reactor.wake, WAKE)?;
@@ -175,7 +177,10 @@ impl Reactor {
         let accepted = match tcp::accept(listener, self.sockets.send_buffer_len) {
             Ok(accepted) => accepted,
             Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                warn!("serve: no descriptor for a new connection; not accepting for a moment");
+                if !self.is_out_of_descriptors {
+                    warn!("serve: no descriptor for new connections; those that exist go on");
+                }
+                self.is_out_of_descriptors = true;
                 self.stats.refused.increment();
                 self.accept_again = Some(clock::now() + ACCEPT_PAUSE);
                 return self.watch_listeners(EpollFlags::empty());
@@ -183,8 +188,9 @@ impl Reactor {
             // Gone before it was accepted, or somebody else's turn.
             Err(_) => return Ok(()),
         };
-        let now = clock::now();
-        let Some((id, viewer)) = self.hub.accept(now, accepted.peer, accepted.local) else {
+        self.is_out_of_descriptors = false;
+        let (now, wall) = (clock::now(), clock::wall());
+        let Some((id, viewer)) = self.hub.accept(now, wall, accepted.peer, accepted.local) else {
             return Ok(());
         };
         debug!("serve: connection={} peer={}", id.0, accepted.peer);

@@ -59,14 +59,15 @@ impl Sender {
     /// The bytes of `range`, with `rtp_channel` in every prefix.
     fn reframe(&mut self, image: &WireImage, range: &Range<usize>, rtp_channel: u8) -> &[u8] {
         self.reframed.clear();
-        self.reframed.extend_from_slice(image.bytes());
-        for index in 0..image.packet_count() {
+        self.reframed.extend_from_slice(image.bytes().get(range.clone()).unwrap_or(&[]));
+        for index in image.packet_at(range.start)..image.packet_count() {
             let prefix = index.checked_sub(1).map_or(0, |last| image.packet_end(last));
-            if let Some(byte) = self.reframed.get_mut(prefix + 1) {
+            let channel = (prefix + 1).checked_sub(range.start);
+            if let Some(byte) = channel.and_then(|at| self.reframed.get_mut(at)) {
                 *byte = rtp_channel;
             }
         }
-        self.reframed.get(range.clone()).unwrap_or(&[])
+        &self.reframed
     }
 
     /// Sends an RTCP packet.
@@ -80,9 +81,9 @@ impl Sender {
         let run = Run { to, bytes, packet_len: bytes.len().max(1), gap_len: 0 };
         stats.sends.increment();
         match retry(|| self.batch.send(socket, &[run])) {
-            Ok(_) => Sent::Some(1),
             Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
-            Err(_) => Sent::Failed,
+            // Lost on the way out is lost on the way; who never listens is known by his silence.
+            Ok(_) | Err(_) => Sent::Some(1),
         }
     }
 
@@ -159,33 +160,41 @@ impl Sender {
         while outcomes.len() < bare.len() {
             let rest = bare.get(outcomes.len()..).unwrap_or(&[]);
             stats.sends.increment();
-            let outcome = match retry(|| self.batch.send(socket, rest)) {
-                Ok(count) if count > 0 => {
-                    for run in rest.iter().take(count) {
-                        stats.bytes.add(run.bytes.len() as u64);
-                        let packets = run.bytes.len().div_ceil(run.packet_len + run.gap_len);
-                        // Not more outcomes than runs, so there is room.
-                        let _ = outcomes.push(Sent::Some(packets));
-                    }
-                    continue;
+            let Some(first) = rest.first() else { break };
+            // Not more outcomes than runs, so there is room for each.
+            let mut note = |count: usize, outcome: &dyn Fn(&Run<'_>) -> Sent| {
+                for run in rest.iter().take(count) {
+                    let _ = outcomes.push(outcome(run));
                 }
-                Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
-                Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) if is_segmented(rest) => {
-                    self.plain.extend(rest.first().map(|run| run.to));
-                    Sent::WouldBlock
-                }
-                Err(Errno::EMSGSIZE) => Sent::Some(1),
-                Err(_) => Sent::Failed,
             };
-            let _ = outcomes.push(outcome);
+            match retry(|| self.batch.send(socket, rest)) {
+                Ok(count) if count > 0 => {
+                    let len: usize = rest.iter().take(count).map(|run| run.bytes.len()).sum();
+                    stats.bytes.add(len as u64);
+                    note(count, &|run| Sent::Some(packet_count(run)));
+                }
+                Ok(_) | Err(Errno::EAGAIN | Errno::ENOBUFS) => {
+                    note(rest.len(), &|_| Sent::WouldBlock);
+                }
+                Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) if packet_count(first) > 1 => {
+                    if self.plain.len() >= PLAIN_MAX {
+                        self.plain.clear();
+                    }
+                    self.plain.insert(first.to);
+                    // This viewer's later runs must not overtake the one that is tried again.
+                    let same = rest.iter().take_while(|run| run.to == first.to).count();
+                    note(same, &|_| Sent::WouldBlock);
+                }
+                // Lost on the way out is lost on the way; who never listens is known by ICMP.
+                Err(_) => note(1, &|run| Sent::Some(packet_count(run))),
+            }
         }
         outcomes
     }
 }
 
-/// Whether the first of `runs` needs the kernel to segment it.
-fn is_segmented(runs: &[Run<'_>]) -> bool {
-    runs.first().is_some_and(|run| run.bytes.len() > run.packet_len)
+fn packet_count(run: &Run<'_>) -> usize {
+    run.bytes.len().div_ceil(run.packet_len + run.gap_len)
 }
 
 /// A socket reports an ICMP error of the past once, instead of sending.
@@ -195,6 +204,9 @@ fn retry(mut send: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno>
         other => other,
     }
 }
+
+/// Receivers that are remembered for want of segmentation; more are learned anew.
+const PLAIN_MAX: usize = 1_024;
 
 /// What became of the transmit `index`, from what became of its runs.
 fn summary(index: usize, runs: &[(usize, Range<usize>, Run<'_>)], outcomes: &[Sent]) -> Sent {

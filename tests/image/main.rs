@@ -29,6 +29,9 @@ fn process_1_goes_on_without_modules_and_network_and_stops_in_order() {
         command
     };
     if !unshare("true", "").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        let is_required =
+            ["CI", "OCELLUS_REQUIRE_TOOLS"].iter().any(|v| std::env::var_os(v).is_some());
+        assert!(!is_required, "unshare cannot make a user namespace here");
         println!("skipped: unshare cannot make a user namespace here");
         return;
     }

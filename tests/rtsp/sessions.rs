@@ -287,7 +287,7 @@ fn requests_behind_a_waiting_answer_are_limited() {
 }
 
 #[test]
-fn a_viewer_that_is_gone_and_a_shutdown_end_sessions() {
+fn a_viewer_that_is_gone_ends_its_session_once() {
     let mut camera = Camera::open();
     let id = camera.connect("192.0.2.7:40000");
     let udp = set_up(&mut camera, id, UDP);
@@ -296,11 +296,4 @@ fn a_viewer_that_is_gone_and_a_shutdown_end_sessions() {
     camera.server.end(session);
     camera.drain();
     assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [Event::Teardown { session }]);
-    set_up(&mut camera, id, TCP);
-    camera.server.shutdown();
-    camera.drain();
-    assert!(matches!(
-        camera.events.make_contiguous(),
-        [Event::Teardown { .. }, Event::Close { connection }] if *connection == id
-    ));
 }
