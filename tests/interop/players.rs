@@ -128,8 +128,20 @@ fn gstreamer_decodes(url: &str, lower: Lower) {
     let pictures = run.stdout.lines().filter(|line| line.contains("count: last-message = chain"));
     let pictures = pictures.count();
     let tail: String = run.stdout.lines().rev().take(5).collect();
-    assert!(run.success(), "{lower:?} {pictures}: {:?} {} {tail}", run.status, run.stderr);
+    let is_well = run.success() || interrupted_itself(&run);
+    assert!(is_well, "{lower:?} {pictures}: {:?} {} {tail}", run.status, run.stderr);
     assert!(pictures >= PICTURES, "{lower:?}: {pictures} pictures, {}", run.stderr);
+}
+
+/// Whether GStreamer 1.22 complains of nothing but its own haste: shutting down after the end of the
+/// stream, it sends PAUSE and interrupts that for TEARDOWN, and on a quick machine reports its own
+/// interruption as an error. The camera has then seen TEARDOWN and no PAUSE.
+fn interrupted_itself(run: &Finished) -> bool {
+    let errors = || run.stderr.lines().filter(|line| line.starts_with("ERROR"));
+    run.stdout.contains("Got EOS from element")
+        && run.stderr.contains("gst_rtspsrc_pause ()")
+        && errors().count() > 0
+        && errors().all(|line| line.ends_with("rtspsrc0: Could not write to resource."))
 }
 
 #[test]
