@@ -128,15 +128,21 @@ fn gstreamer_decodes(url: &str, lower: Lower) {
     let pictures = run.stdout.lines().filter(|line| line.contains("count: last-message = chain"));
     let pictures = pictures.count();
     let tail: String = run.stdout.lines().rev().take(5).collect();
-    let is_well = run.success() || interrupted_itself(&run);
+    let is_well = run.success() || failed_after_the_end(&run);
+    if !run.success() {
+        eprintln!("{lower:?}: GStreamer ended with {:?}: {}", run.status, run.stderr);
+    }
     assert!(is_well, "{lower:?} {pictures}: {:?} {} {tail}", run.status, run.stderr);
     assert!(pictures >= PICTURES, "{lower:?}: {pictures} pictures, {}", run.stderr);
 }
 
-/// Whether GStreamer 1.22 complains of nothing but its own haste: shutting down after the end of the
-/// stream, it sends PAUSE and interrupts that for TEARDOWN, and on a quick machine reports its own
-/// interruption as an error. The camera has then seen TEARDOWN and no PAUSE.
-fn interrupted_itself(run: &Finished) -> bool {
+/// Whether GStreamer failed only after the end of the stream, when it could not send PAUSE.
+///
+/// Seen with GStreamer 1.22 in some runs on a quiet machine, after all pictures were decoded: "Could
+/// not send message. (Received end-of-file)". That GStreamer interrupts its own PAUSE for TEARDOWN
+/// is a guess: no such run has been captured on the wire yet, and the camera is not cleared. Every
+/// such run is printed. TODO when one has been captured: fix the camera, or prove the guess.
+fn failed_after_the_end(run: &Finished) -> bool {
     let errors = || run.stderr.lines().filter(|line| line.starts_with("ERROR"));
     run.stdout.contains("Got EOS from element")
         && run.stderr.contains("gst_rtspsrc_pause ()")
