@@ -20,7 +20,7 @@ use ocellus::produce::{self, Notice};
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
 use ocellus::stats::Pipeline;
-use ocellus::sys::{Wake, clock, tcp};
+use ocellus::sys::{Wake, clock, process, tcp};
 use ocellus::{encode, rtsp};
 
 use self::source::Chosen;
@@ -77,6 +77,8 @@ fn start(
         .collect();
     let (reactor_stop, stats) = (Arc::clone(stop), Arc::clone(&server));
     let reactor = Reactor::new(hub, sockets, inlets, Arc::clone(&wake), reactor_stop, stats)?;
+    let heartbeat = process::inherited_pipe(HEARTBEAT_VARIABLE).context(HEARTBEAT_VARIABLE)?;
+    let reactor = reactor.with_heartbeat(heartbeat);
     let ending = Arc::clone(stop);
     let serve = thread::Builder::new().name("serve".into()).spawn(move || {
         let done = reactor.run();
@@ -287,6 +289,8 @@ fn usage(error: config::Error) -> Failure {
     Failure::Usage(error.into())
 }
 
+/// Number of the pipe's descriptor that process 1 wants a beat on.
+const HEARTBEAT_VARIABLE: &str = "OCELLUS_HEARTBEAT_FD";
 /// The main stream's paths, the canonical one first.
 const MAIN_PATHS: [&str; 3] = ["main", "", "stream1"];
 /// Half a second of 2 Mbit/s.

@@ -5,6 +5,7 @@
 //!
 //! Not implemented: multicast, RTSP over HTTP, RTSPS.
 
+mod heartbeat;
 mod hub;
 mod playing;
 mod reactor;

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use thiserror::Error;
 
+use super::heartbeat::Heartbeat;
 use super::hub::{Action, Hub, Target};
 use super::sender::{Pending, Sender};
 use super::stats::Stats;
@@ -64,6 +65,7 @@ pub struct Reactor {
     /// No descriptor was left: when to listen again.
     accept_again: Option<Instant>,
     is_out_of_descriptors: bool,
+    heartbeat: Option<Heartbeat>,
     stats: Arc<Stats>,
 }
 
@@ -104,6 +106,7 @@ impl Reactor {
             closing: Vec::new(),
             accept_again: None,
             is_out_of_descriptors: false,
+            heartbeat: None,
             stats,
         };
         reactor.watch(&*reactor.wake, WAKE)?;
@@ -114,6 +117,13 @@ impl Reactor {
             reactor.watch(listener, LISTENERS + index as u64)?;
         }
         Ok(reactor)
+    }
+
+    /// Makes the loop write one byte per second to `pipe` while it turns and pictures come.
+    #[must_use]
+    pub fn with_heartbeat(mut self, pipe: Option<OwnedFd>) -> Self {
+        self.heartbeat = pipe.map(Heartbeat::new);
+        self
     }
 
     /// Serves until told to stop, then says goodbye to the viewers.
@@ -167,7 +177,11 @@ impl Reactor {
         self.wake.clear();
         for stream in 0..self.inlets.len() {
             while let Some(unit) = self.inlets.get_mut(stream).and_then(|i| i.units.pop()) {
-                self.hub.publish(clock::now(), clock::wall(), stream, &unit);
+                let now = clock::now();
+                self.hub.publish(now, clock::wall(), stream, &unit);
+                if let Some(heartbeat) = &mut self.heartbeat {
+                    heartbeat.unit(now);
+                }
             }
         }
     }
@@ -262,6 +276,9 @@ impl Reactor {
         if self.accept_again.is_some_and(|due| due <= now) {
             self.accept_again = None;
             self.watch_listeners(EpollFlags::EPOLLIN)?;
+        }
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.handle_timeout(now);
         }
         Ok(())
     }
@@ -372,7 +389,9 @@ impl Reactor {
 
     fn timeout(&self) -> EpollTimeout {
         let closing = self.closing.iter().filter_map(|id| self.connections.get(id)?.close_by).min();
-        let due = [self.hub.poll_timeout(), self.accept_again, closing].into_iter().flatten().min();
+        let beat = self.heartbeat.as_ref().and_then(Heartbeat::poll_timeout);
+        let due = [self.hub.poll_timeout(), self.accept_again, closing, beat];
+        let due = due.into_iter().flatten().min();
         let Some(due) = due else { return EpollTimeout::NONE };
         // A millisecond too late is better than a turn too many.
         let millis = due.since(clock::now()).as_micros().div_ceil(1_000);

@@ -1,9 +1,21 @@
-//! Turns a process that is to be started into one with a clean slate.
+//! Turns a process that is to be started into one with a clean slate: its signals, descriptors,
+//! user and limits; and a thread into one that does not wait for others.
+//!
+//! credentials(7), setrlimit(2), sched(7).
 
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 /// Lets the process receive the signals that this thread blocks.
 ///
@@ -14,4 +26,89 @@ pub fn unblock_signals(command: &mut Command) {
     // pthread_sigmask, which is one, on a set that lives on its stack; it allocates nothing, takes
     // no lock, and an error is made of a number only.
     unsafe { command.pre_exec(unblock) };
+}
+
+/// Lets the process have `fd`, under the number that it has here and that `variable` tells.
+pub fn pass_on(command: &mut Command, variable: &str, fd: OwnedFd) {
+    command.env(variable, fd.as_raw_fd().to_string());
+    let keep =
+        move || fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(io::Error::from);
+    // SAFETY: between fork and exec only async-signal-safe functions may run. The closure calls
+    // fcntl, which is one, on a descriptor that it owns; it allocates nothing and takes no lock.
+    unsafe { command.pre_exec(keep) };
+}
+
+/// Takes over the pipe whose descriptor's number is in the environment; `None` without one.
+///
+/// # Errors
+///
+/// When the number is none, or names anything but an inherited pipe.
+pub fn inherited_pipe(variable: &str) -> io::Result<Option<OwnedFd>> {
+    let Ok(number) = std::env::var(variable) else { return Ok(None) };
+    let number = number.parse().ok().filter(|&number: &i32| number > 2).ok_or(Errno::EINVAL)?;
+    // SAFETY: the number is not -1, and the borrow does not outlive this function. Should nothing
+    // be open under it, the calls below say EBADF, and only plain system calls are made with it.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = FdFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFD)?);
+    let kind = SFlag::from_bits_truncate(fstat(borrowed)?.st_mode) & SFlag::S_IFMT;
+    if flags.contains(FdFlag::FD_CLOEXEC) || kind != SFlag::S_IFIFO {
+        return Err(Errno::EBADF.into());
+    }
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: the descriptor is open, and nobody else in this process owns it: whatever we open has
+    // FD_CLOEXEC from the start, so one without it was inherited, and now has it, so that a second
+    // call is refused above.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
+}
+
+/// Who a process is, and how much it may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub uid: Uid,
+    pub gid: Gid,
+    /// Supplementary groups.
+    pub groups: &'static [Gid],
+    /// Both soft and hard.
+    pub limits: &'static [(Resource, u64)],
+}
+
+/// Makes the process start as `identity`, for good: no program that it could run gives it more.
+pub fn run_as(command: &mut Command, identity: Identity) {
+    let become_it = move || {
+        let Identity { uid, gid, groups, limits } = identity;
+        for &(resource, limit) in limits {
+            setrlimit(resource, limit, limit)?;
+        }
+        setgroups(groups)?;
+        setresgid(gid, gid, gid)?;
+        setresuid(uid, uid, uid)?;
+        prctl::set_no_new_privs()?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe functions may run. The closure makes
+    // system calls by thin wrappers that allocate nothing; those of the C library that would tell
+    // other threads find none, because fork(2) copies only the calling thread.
+    unsafe { command.pre_exec(become_it) };
+}
+
+/// Lets the calling thread run before all others, as far as RLIMIT_RTPRIO lets it.
+///
+/// `Ok(false)` without such a limit: then nothing has changed.
+///
+/// # Errors
+///
+/// Those of sched_setscheduler(2).
+pub fn hurry_thread() -> nix::Result<bool> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_RTPRIO)?;
+    if limit == 0 {
+        return Ok(false);
+    }
+    // The kernel's struct sched_param has one field; musl's has more, and its own function refuses.
+    let priority: libc::c_int = 1;
+    // SAFETY: the third argument points to the int that the call reads, which outlives it; 0 means
+    // the calling thread; nothing is kept.
+    let done = unsafe {
+        libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_RR, &raw const priority)
+    };
+    Errno::result(done).map(|_| true)
 }
