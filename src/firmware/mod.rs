@@ -8,20 +8,25 @@
 //! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
 //! the kernel's announcements; `network` and one per interface run DHCP.
 //!
-//! Not implemented: a user, sandbox and heartbeat for the camera, the watchdog, time, storage.
+//! Not implemented: time, storage.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod camera;
 mod console;
 mod devices;
 mod interface;
+mod memory;
 mod modules;
 mod mounts;
 mod network;
+mod pulse;
 mod settings;
 mod shutdown;
 mod supervisor;
+mod watchdog;
 mod worker;
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -35,6 +40,7 @@ use crate::time::Instant;
 use modules::Modules;
 use settings::Settings;
 use supervisor::Supervisor;
+use watchdog::Feeder;
 
 /// Runs the machine until it is shut down. The caller has neither started threads nor set up a log.
 ///
@@ -64,7 +70,12 @@ pub fn run() -> ! {
     let modules = Arc::new(Modules::read());
     start_workers(started, &settings, &modules);
 
-    let supervisor = Supervisor::new(started, settings.path);
+    allow_low_ports();
+    // Whoever announces them may come later than the camera.
+    devices::give_video_nodes();
+
+    let watchdog = Feeder::start(&modules, clock::now());
+    let supervisor = Supervisor::new(started, settings.path, watchdog);
     let why = supervisor.run(&signals);
     shutdown::now(why)
 }
@@ -89,6 +100,13 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
     }
     let took_ms = clock::now().since(started).as_millis();
     log::info!("firmware: modules done since_start_ms={took_ms}");
+}
+
+/// The camera serves 554 and 80 without being root.
+fn allow_low_ports() {
+    if let Err(error) = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") {
+        log::error!("firmware: low ports are for root only error={error}");
+    }
 }
 
 fn watched_signals() -> SigSet {

@@ -65,11 +65,16 @@ impl Modules {
     /// Loads the board's list in its order.
     pub(super) fn load_list(&self) {
         for entry in self.list.iter().filter(|entry| entry.at_start) {
-            if self.files.contains_key(&entry.module) {
-                self.load(&entry.module);
-            } else {
-                log::warn!("firmware: module {} is not in the image", entry.module);
-            }
+            self.load_named(&entry.module);
+        }
+    }
+
+    /// Loads one module, if the image has it.
+    pub(super) fn load_named(&self, module: &str) {
+        if self.files.contains_key(module) {
+            self.load(module);
+        } else {
+            log::warn!("firmware: module {module} is not in the image");
         }
     }
 

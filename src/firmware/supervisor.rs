@@ -1,51 +1,54 @@
-//! Turns signals into a camera process that always runs, until the machine is to stop.
+//! Turns signals and beats into a camera process that always runs, until the machine is to stop.
 //!
 //! signalfd(2), waitpid(2). Process 1 inherits every orphan, so it reaps all children and knows
 //! its own among them by process id.
-//!
-//! Not implemented: the camera's own user, sandbox and heartbeat.
 
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
+use super::camera::Camera;
+use super::pulse::Pulse;
 use super::shutdown::Why;
-use super::worker;
-use crate::sys::{clock, process};
+use super::watchdog::Feeder;
+use super::{memory, worker};
+use crate::sys::clock;
 use crate::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Supervisor {
+    /// When process 1 was.
     started: Instant,
     /// The configuration that the camera is given.
     config: Option<&'static str>,
-    camera: Camera,
-    backoff: Backoff,
+    state: State,
+    /// Cameras started before this one.
+    restarts: u32,
+    pulse: Pulse,
+    watchdog: Feeder,
+    /// When to say what memory is used.
+    report: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Camera {
-    Running {
-        pid: Pid,
-        since: Instant,
-    },
-    /// Not running; to be started at `at`.
-    Due {
-        at: Instant,
-    },
+#[derive(Debug)]
+enum State {
+    Running(Camera),
+    /// To be started at that time.
+    Due(Instant),
 }
 
 impl Supervisor {
-    pub(super) const fn new(started: Instant, config: Option<&'static str>) -> Self {
-        let camera = Camera::Due { at: Instant::ZERO };
-        Self { started, config, camera, backoff: Backoff::new() }
+    pub(super) const fn new(
+        started: Instant,
+        config: Option<&'static str>,
+        watchdog: Feeder,
+    ) -> Self {
+        let state = State::Due(Instant::ZERO);
+        Self { started, config, state, restarts: 0, pulse: Pulse::new(), watchdog, report: None }
     }
 
     /// Keeps the camera alive until a signal asks for the end.
@@ -58,9 +61,15 @@ impl Supervisor {
         let signals = signals.ok();
         loop {
             self.reap();
+            self.follow_beats();
             self.start_if_due();
+            self.handle_timeouts();
             self.wait(signals.as_ref());
             if let Some(why) = signals.as_ref().and_then(asked_to_stop) {
+                // A restart that hangs is one more thing that a watchdog is for.
+                if why == Why::PowerOff {
+                    self.watchdog.stop();
+                }
                 return why;
             }
         }
@@ -70,92 +79,99 @@ impl Supervisor {
         let now = clock::now();
         // With nothing due, once a minute costs nothing and forgives a lost signal.
         let longest = if signals.is_some() { Duration::from_secs(60) } else { POLLING };
-        let pause = match self.camera {
-            Camera::Running { .. } => longest,
-            Camera::Due { at } => at.since(now).min(longest),
+        let camera = match &self.state {
+            State::Running(_) => self.pulse.deadline(),
+            State::Due(at) => *at,
         };
+        let due = [Some(camera), self.watchdog.poll_timeout(), self.report];
+        let due = due.into_iter().flatten().min().unwrap_or(camera);
+        let pause = due.since(now).min(longest);
         let Some(signals) = signals else {
             worker::wait(pause);
             return;
         };
         // Rounded up: a millisecond early would be a turn for nothing.
         let timeout = PollTimeout::try_from(pause + Duration::from_millis(1));
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let beats = match &self.state {
+            State::Running(camera) => camera.beats(),
+            State::Due(_) => None,
+        };
+        let fds = [Some(signals.as_fd()), beats].into_iter().flatten();
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // An interruption is a turn for nothing too.
         let _ = poll(&mut fds, timeout.unwrap_or(PollTimeout::MAX));
     }
 
     fn start_if_due(&mut self) {
         let now = clock::now();
-        let Camera::Due { at } = self.camera else { return };
+        let State::Due(at) = self.state else { return };
         if now < at {
             return;
         }
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("ocellus").arg("run");
-        if let Some(path) = self.config {
-            command.arg("--config").arg(path);
-        }
-        command.env(STARTED_VARIABLE, self.started.as_micros().to_string());
-        process::unblock_signals(&mut command);
-        self.camera = match command.spawn() {
-            // The handle is dropped, not waited for: `reap` waits for everybody.
-            Ok(child) => {
-                let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
-                let (starts, ms) = (self.backoff.starts, now.since(self.started).as_millis());
+        self.pulse.started(now);
+        self.state = match Camera::start(self.started, self.config) {
+            Ok(camera) => {
+                let (pid, ms) = (camera.pid(), now.since(self.started).as_millis());
+                let restarts = self.restarts;
                 log::info!(
-                    "firmware: camera started pid={pid} restarts={starts} since_start_ms={ms}"
+                    "firmware: camera started pid={pid} restarts={restarts} since_start_ms={ms}"
                 );
-                Camera::Running { pid, since: now }
+                State::Running(camera)
             }
             Err(error) => {
-                let delay = self.backoff.next(Duration::ZERO);
+                let delay = self.pulse.ended(now);
                 log::error!("firmware: camera cannot start, retry={delay:?} error={error}");
-                Camera::Due { at: now + delay }
+                State::Due(now + delay)
             }
         };
+        self.restarts = self.restarts.saturating_add(1);
+    }
+
+    /// Takes the camera's beats; kills it when it should have beaten and has not.
+    fn follow_beats(&mut self) {
+        let State::Running(camera) = &mut self.state else { return };
+        let now = clock::now();
+        if camera.take_beats() {
+            if self.pulse.beaten(now) {
+                let pid = camera.pid();
+                let ms = now.since(self.started).as_millis();
+                log::info!("firmware: camera beats pid={pid} since_start_ms={ms}");
+                self.report.get_or_insert(now + FIRST_REPORT);
+            }
+        } else if self.pulse.is_overdue(now) {
+            log::error!("firmware: camera does not beat, killing it pid={}", camera.pid());
+            camera.kill();
+        }
+    }
+
+    fn handle_timeouts(&mut self) {
+        let now = clock::now();
+        self.watchdog.handle_timeout(now, self.pulse.is_hopeless());
+        if self.report.is_some_and(|due| due <= now) {
+            memory::report();
+            self.report = Some(now + REPORT_INTERVAL);
+        }
     }
 
     fn reap(&mut self) {
         // Ends with StillAlive, or with ECHILD when there are no children at all.
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let Some(gone) = status.pid() else { return };
-            if let Camera::Running { pid, since } = self.camera
-                && pid == gone
+            if let State::Running(camera) = &mut self.state
+                && camera.pid() == gone
                 && matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
             {
                 let now = clock::now();
-                let delay = self.backoff.next(now.since(since));
+                // Its last words count: it may have beaten just before.
+                if camera.take_beats() {
+                    self.pulse.beaten(now);
+                }
+                let delay = self.pulse.ended(now);
                 let status = describe(status);
-                log::error!("firmware: camera died pid={pid} {status} restart_in={delay:?}");
-                self.camera = Camera::Due { at: now + delay };
+                log::error!("firmware: camera died pid={gone} {status} restart_in={delay:?}");
+                self.state = State::Due(now + delay);
             }
         }
-    }
-}
-
-/// How long to wait before the camera is started again.
-#[derive(Debug)]
-struct Backoff {
-    /// Restarts so far.
-    starts: u32,
-    delay: Duration,
-}
-
-impl Backoff {
-    const fn new() -> Self {
-        Self { starts: 0, delay: FIRST_DELAY }
-    }
-
-    /// The delay after a camera that ran for `ran`: doubled each time, unless it ran well.
-    fn next(&mut self, ran: Duration) -> Duration {
-        if ran >= RAN_WELL {
-            self.delay = FIRST_DELAY;
-        }
-        self.starts = self.starts.saturating_add(1);
-        let delay = self.delay;
-        self.delay = (delay * 2).min(MAX_DELAY);
-        delay
     }
 }
 
@@ -182,36 +198,8 @@ fn describe(status: WaitStatus) -> String {
     }
 }
 
-/// Tells the camera when process 1 started: microseconds of CLOCK_MONOTONIC.
-const STARTED_VARIABLE: &str = "OCELLUS_PID1_START_US";
-
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const MAX_DELAY: Duration = Duration::from_secs(10);
-/// A camera that lived this long did not die of how it was started.
-const RAN_WELL: Duration = Duration::from_secs(30);
 /// Between looks at the children when no signal tells of them.
 const POLLING: Duration = Duration::from_millis(500);
-
-#[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "a failing test")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_restart_comes_within_a_second_and_a_crash_loop_slows_down() {
-        let mut backoff = Backoff::new();
-        let delays: Vec<_> = (0..12).map(|_| backoff.next(Duration::from_millis(5))).collect();
-        assert!(delays.iter().take(3).all(|&delay| delay < Duration::from_secs(1)));
-        assert!(delays.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!(delays.last(), Some(&MAX_DELAY));
-    }
-
-    #[test]
-    fn a_camera_that_ran_well_is_restarted_at_once_again() {
-        let mut backoff = Backoff::new();
-        for _ in 0..12 {
-            backoff.next(Duration::ZERO);
-        }
-        assert_eq!(backoff.next(RAN_WELL), FIRST_DELAY);
-    }
-}
+/// After the first beat: when start-up is over.
+const FIRST_REPORT: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(600);

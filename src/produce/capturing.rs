@@ -13,7 +13,7 @@ use super::Reopen;
 use crate::capture::{Error, RawFrame, RawSource, Source, Wait};
 use crate::ring::Newest;
 use crate::stats::Pipeline;
-use crate::sys::{Wake, clock};
+use crate::sys::{Wake, clock, process};
 use crate::time::Instant;
 
 pub(super) struct Capturing {
@@ -43,6 +43,13 @@ impl fmt::Display for Failure {
 impl Capturing {
     /// Captures until told to stop.
     pub(super) fn run(mut self) {
+        // A device waits for nobody: its buffers are to be back before it needs them. A source
+        // without a device draws its pictures here, which must not starve the others.
+        let is_device =
+            self.source.as_ref().is_some_and(|source| matches!(source.wait(), Wait::Readable(_)));
+        if is_device && let Err(errno) = process::hurry_thread() {
+            warn!("capture: no priority for the thread error={errno}");
+        }
         while let Some(mut source) = self.source.take() {
             let Err(failure) = self.capture(&mut *source) else { break };
             // Before it is opened again: it holds the device's buffers, and its name.

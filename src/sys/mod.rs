@@ -13,5 +13,6 @@ pub mod udp;
 pub mod uevent;
 pub mod v4l2;
 mod wake;
+pub mod watchdog;
 
 pub use wake::Wake;

@@ -108,10 +108,15 @@ impl Guest {
 
     /// Signals what the wrapped process has started.
     pub(crate) fn signal_children(&self, signal: Signal) {
-        let pid = self.process.id();
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        for child in children.split_whitespace() {
-            kill(Pid::from_raw(child.parse().unwrap()), signal).unwrap();
+        for child in children(self.process.id()) {
+            kill(Pid::from_raw(child.cast_signed()), signal).unwrap();
+        }
+    }
+
+    /// Signals what process 1 has started.
+    pub(crate) fn signal_camera(&self, signal: Signal) {
+        for camera in children(self.process.id()).into_iter().flat_map(children) {
+            kill(Pid::from_raw(camera.cast_signed()), signal).unwrap();
         }
     }
 
@@ -129,8 +134,26 @@ impl Drop for Guest {
     }
 }
 
+/// Process 1 starts the camera from its main thread.
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
 pub(crate) fn image() -> PathBuf {
     root().join("target/images/qemu-virt/initramfs.cpio.zst")
+}
+
+/// The value of `key=` in a line of the console.
+pub(crate) fn value<'a>(line: &'a str, key: &str) -> &'a str {
+    let found = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    found.unwrap_or_else(|| panic!("no {key} in: {line}"))
+}
+
+/// A line's time stamp.
+pub(crate) fn stamp(line: &str) -> Duration {
+    let seconds = line.split_once('[').unwrap().1.split_once(']').unwrap().0;
+    Duration::from_secs_f64(seconds.trim().parse().unwrap())
 }
 
 fn root() -> &'static Path {

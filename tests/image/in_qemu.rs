@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::guest::{self, Guest, Options};
+use crate::guest::{self, Guest, Options, stamp, value};
 use crate::player;
 
 /// Whether the tools for a test are there; prints what is not.
@@ -19,18 +19,6 @@ fn ready(tools: &[&str]) -> bool {
 
 fn path() -> std::ffi::OsString {
     std::env::var_os("PATH").unwrap_or_default()
-}
-
-/// The value of `key=` in a line of the console.
-fn value<'a>(line: &'a str, key: &str) -> &'a str {
-    let found = line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-    found.unwrap_or_else(|| panic!("no {key} in: {line}"))
-}
-
-/// A line's time stamp.
-fn stamp(line: &str) -> Duration {
-    let seconds = line.split_once('[').unwrap().1.split_once(']').unwrap().0;
-    Duration::from_secs_f64(seconds.trim().parse().unwrap())
 }
 
 #[test]

@@ -16,12 +16,13 @@ mod player;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use guest::Guest;
+use guest::{Guest, stamp, value};
+use nix::sys::signal::Signal;
 
-/// In a container of its own, where reboot(2) ends process 1 with SIGHUP (pid_namespaces(7)).
-#[test]
-fn process_1_goes_on_without_modules_and_network_and_stops_in_order() {
+/// Process 1 in a container of its own, where reboot(2) ends it with SIGHUP (pid_namespaces(7)).
+fn contained() -> Option<Guest> {
     let unshare = |program: &str, argument: &str| {
         let mut command = Command::new("unshare");
         command.args(["--user", "--map-root-user", "--pid", "--fork", "--mount", "--net", "--uts"]);
@@ -33,14 +34,37 @@ fn process_1_goes_on_without_modules_and_network_and_stops_in_order() {
             ["CI", "OCELLUS_REQUIRE_TOOLS"].iter().any(|v| std::env::var_os(v).is_some());
         assert!(!is_required, "unshare cannot make a user namespace here");
         println!("skipped: unshare cannot make a user namespace here");
-        return;
+        return None;
     }
     let binary = Path::new(env!("CARGO_BIN_EXE_ocellus"));
     let mut init = unshare(binary.to_str().unwrap(), "init");
     let child = init.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let mut guest = Guest::over(child);
+    Some(Guest::over(child))
+}
+
+#[test]
+fn process_1_goes_on_without_modules_and_network_and_stops_in_order() {
+    let Some(mut guest) = contained() else { return };
     let _ = guest.line("firmware: camera started");
-    guest.signal_children(nix::sys::signal::Signal::SIGTERM);
+    guest.signal_children(Signal::SIGTERM);
     assert!(guest.line("firmware: shutting down").contains("why=Restart"));
+    let _ = guest.line("firmware: down");
+}
+
+#[test]
+fn a_camera_that_is_stopped_dead_is_restarted_because_it_does_not_beat() {
+    let Some(mut guest) = contained() else { return };
+    let first = guest.line("firmware: camera beats");
+    guest.signal_camera(Signal::SIGSTOP);
+    let killed = guest.line("firmware: camera does not beat");
+    assert_eq!(value(&killed, "pid"), value(&first, "pid"));
+    let silence = stamp(&killed).checked_sub(stamp(&first)).unwrap();
+    assert!(silence >= Duration::from_secs(10) && silence < Duration::from_secs(13), "{silence:?}");
+    assert_eq!(value(&guest.line("firmware: camera died"), "signal"), "SIGKILL");
+    let again = guest.line("firmware: camera beats");
+    let gap = stamp(&again).checked_sub(stamp(&killed)).unwrap();
+    println!("silent for {silence:?}, beats again {gap:?} later");
+    assert_ne!(value(&again, "pid"), value(&first, "pid"));
+    guest.signal_children(Signal::SIGTERM);
     let _ = guest.line("firmware: down");
 }
