@@ -1,5 +1,6 @@
 //! `ocellus run`: a camera from its configuration to the last signal.
 
+mod sandbox;
 mod source;
 
 use std::io::Write as _;
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let given = std::env::var("OCELLUS_PASSWORD").ok();
     let generated = args.apply(&mut config, given.as_deref(), random_password).map_err(usage)?;
     allow_many_descriptors();
+    sandbox::enter(&config, args.config.as_deref()).map_err(Failure::Usage)?;
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
     end_on_signals(&stop).map_err(running)?;
     let chosen = source::choose(&config, args).map_err(running)?;

@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod netlink;
 pub mod packet;
 pub mod process;
+pub mod sandbox;
 pub mod tcp;
 pub mod udp;
 pub mod uevent;
