@@ -70,6 +70,10 @@ impl Camera {
         camera
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything the camera wrote on stderr so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()

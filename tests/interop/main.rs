@@ -32,4 +32,5 @@ mod players;
 mod process;
 mod retina_client;
 mod rtpinfo;
+mod sandboxed;
 mod validate;

@@ -50,7 +50,7 @@ fn a_small_picture_streams_on_any_processor() {
     assert!(camera.stop().0.success());
 }
 
-fn play_all(camera: &Camera) {
+pub(crate) fn play_all(camera: &Camera) {
     let url = camera.url.as_str();
     for lower in [Lower::Tcp, Lower::Udp] {
         if process::have(&[FFMPEG]) {
