@@ -8,15 +8,15 @@
 
 mod filter;
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc::{self, c_int, c_long};
 use nix::sys::prctl;
+use nix::sys::stat::Mode;
 
 pub use filter::restrict_calls;
 
@@ -32,10 +32,11 @@ pub fn restrict_files(read: &[&Path], read_write: &[&Path]) -> io::Result<()> {
     let ruleset = create_ruleset()?;
     for (paths, rights) in [(read, READ), (read_write, READ | WRITE_FILE)] {
         for path in paths {
-            match OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path) {
-                Ok(beneath) => add_rule(&ruleset, &OwnedFd::from(beneath), rights)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+            // The standard library takes O_PATH for an access mode on musl, and drops it.
+            match open(*path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(beneath) => add_rule(&ruleset, &beneath, rights)?,
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
