@@ -97,6 +97,17 @@ impl NtpTimestamp {
         Self((seconds << 32) | fraction)
     }
 
+    /// The Unix time. The upper half of the count is era 0, the lower one era 1 (RFC 4330 3): right
+    /// from 1968 to 2104.
+    #[must_use]
+    pub fn to_unix(self) -> Duration {
+        let seconds = self.0 >> 32;
+        let era = if seconds >> 31 == 0 { 1 << 32 } else { 0 };
+        let fraction = self.0 & u64::from(u32::MAX);
+        let nanos = low_32((fraction * 1_000_000_000) >> 32);
+        Duration::new(seconds + era - UNIX_EPOCH_IN_NTP_S, nanos)
+    }
+
     /// The middle 32 bits: what a receiver report echoes as LSR (RFC 3550 6.4.1).
     #[must_use]
     pub const fn middle(self) -> u32 {
@@ -166,6 +177,17 @@ mod tests {
         let ntp = NtpTimestamp::from_unix(Duration::from_millis(500));
         assert_eq!(ntp.0, (2_208_988_800 << 32) | (1 << 31));
         assert_eq!(ntp.middle(), 0x7e80_8000);
+    }
+
+    #[test]
+    fn ntp_times_of_both_eras_lead_back_to_unix_times() {
+        for seconds in [0, 1, 1_800_000_000, 2_085_978_495, 2_085_978_496, 4_233_462_143] {
+            for nanos in [0, 1_000, 999_999_000] {
+                let unix = Duration::new(seconds, nanos);
+                let back = NtpTimestamp::from_unix(unix).to_unix();
+                assert!(unix.abs_diff(back) <= Duration::from_nanos(1), "{unix:?} {back:?}");
+            }
+        }
     }
 
     #[test]

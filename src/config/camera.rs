@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, Rtsp, Source, Stream, User, stream, user};
+use super::{Error, Rtsp, Source, Stream, Time, User, stream, user};
 
 /// What the owner decides about a camera.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +21,7 @@ pub struct Config {
     pub auth: bool,
     pub users: Vec<User>,
     pub network: Network,
+    pub time: Time,
 }
 
 /// Where the pictures come from.
@@ -84,6 +85,7 @@ impl Config {
         stream::validate(&self.streams)?;
         user::validate(&self.users)?;
         self.rtsp.validate()?;
+        self.time.validate()?;
         if self.auth {
             return Ok(());
         }
@@ -95,7 +97,8 @@ impl Config {
     }
 
     fn read(root: &Entry<'_>) -> Result<Self, Error> {
-        let keys = ["name", "camera", "streams", "rtsp", "http", "auth", "users", "network"];
+        let keys =
+            ["name", "camera", "streams", "rtsp", "http", "auth", "users", "network", "time"];
         let object = root.object(&keys)?;
         let default = Self::default();
         Ok(Self {
@@ -109,6 +112,7 @@ impl Config {
             auth: object.get("auth", default.auth, Entry::boolean)?,
             users: object.get("users", default.users, |entry| entry.list(User::read))?,
             network: object.get("network", default.network, Network::read)?,
+            time: object.get("time", default.time, Time::read)?,
         })
     }
 }
@@ -124,6 +128,7 @@ impl Default for Config {
             auth: true,
             users: Vec::new(),
             network: Network::default(),
+            time: Time::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ mod json;
 mod rtsp;
 mod source;
 mod stream;
+mod time;
 mod user;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET, Network};
 pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
 pub use source::Source;
 pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};
+pub use time::Time;
 pub use user::{Password, Role, User, parse_user_name};
 
 /// Why a text is not a configuration; always the author's fault.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::network::Plan;
+use super::time::Heard;
 use super::worker;
 use crate::net::{Dhcp, Event, Lease, Origin, hostname_option};
 use crate::sys::clock;
@@ -25,10 +27,10 @@ pub(super) struct Port {
 }
 
 /// Keeps the interface configured until it is removed.
-pub(super) fn run(started: Instant, port: &Port, hostname: &str, dhcp: bool) {
+pub(super) fn run(plan: &Plan, port: &Port) {
     let mut held = None;
     loop {
-        match serve(started, port, hostname, dhcp, &mut held) {
+        match serve(plan, port, &mut held) {
             Ok(()) => {
                 log::info!("network: interface removed name={}", port.name);
                 return;
@@ -40,17 +42,11 @@ pub(super) fn run(started: Instant, port: &Port, hostname: &str, dhcp: bool) {
 }
 
 /// Returns when the interface is gone.
-fn serve(
-    started: Instant,
-    port: &Port,
-    hostname: &str,
-    dhcp: bool,
-    held: &mut Option<Lease>,
-) -> io::Result<()> {
+fn serve(plan: &Plan, port: &Port, held: &mut Option<Lease>) -> io::Result<()> {
     let mut monitor = LinkMonitor::open()?;
-    let mut kernel = Kernel { netlink: Netlink::open()?, started, port, held, doubted: false };
+    let mut kernel = Kernel { netlink: Netlink::open()?, plan, port, held, doubted: false };
     kernel.netlink.set_up(port.index)?;
-    let options: Vec<_> = hostname_option(hostname).into_iter().collect();
+    let options: Vec<_> = hostname_option(&plan.hostname).into_iter().collect();
     // From the first carrier on.
     let mut client: Option<Dhcp<'_>> = None;
     let mut socket: Option<PacketSocket> = None;
@@ -68,7 +64,7 @@ fn serve(
             }
             carrier = link.carrier;
             log::info!("network: carrier interface={} on={carrier}", port.name);
-            if !carrier || !dhcp {
+            if !carrier || !plan.dhcp {
                 continue;
             }
             // A packet socket remembers that its interface was down.
@@ -127,7 +123,7 @@ fn wait(monitor: &LinkMonitor, socket: Option<&PacketSocket>, due: Option<Instan
 /// The kernel's side of the interface.
 struct Kernel<'a> {
     netlink: Netlink,
-    started: Instant,
+    plan: &'a Plan,
     port: &'a Port,
     /// The lease that the kernel was last given; outlives a client that failed.
     held: &'a mut Option<Lease>,
@@ -140,7 +136,7 @@ impl Kernel<'_> {
         let name = &self.port.name;
         match event {
             Event::Acquired(lease) => {
-                let ms = clock::now().since(self.started).as_millis();
+                let ms = clock::now().since(self.plan.started).as_millis();
                 log::info!(
                     "network: lease acquired interface={name} {} since_start_ms={ms}",
                     describe(lease)
@@ -186,6 +182,9 @@ impl Kernel<'_> {
         }
         self.say("name servers", write_resolv_conf(lease));
         *self.held = Some(lease.clone());
+        let ntp = lease.ntp.iter().map(|&server| server.into()).collect();
+        // Nobody hears when the clock is not looked after.
+        let _ = self.plan.time.send(Heard { interface: index, ntp });
     }
 
     fn say(&self, what: &str, result: io::Result<()>) {

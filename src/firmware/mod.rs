@@ -6,9 +6,9 @@
 //! a link-local address, and a process 1 that ends takes the kernel with it.
 //!
 //! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
-//! the kernel's announcements; `network` and one per interface run DHCP.
+//! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP.
 //!
-//! Not implemented: time, storage.
+//! Not implemented: storage.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod camera;
@@ -24,6 +24,7 @@ mod settings;
 mod shutdown;
 mod supervisor;
 mod watchdog;
+mod time;
 mod worker;
 
 use std::fs;
@@ -92,9 +93,12 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
     });
     let list = Arc::clone(modules);
     worker::spawn("devices", move || devices::watch(&list));
-    let hostname = settings.hostname.clone();
-    let dhcp = settings.dhcp;
-    worker::spawn("network", move || network::watch(started, &hostname, dhcp));
+    let (time, leases) = mpsc::channel();
+    let servers = settings.ntp.clone();
+    worker::spawn("time", move || time::run(&servers, &leases));
+    let (hostname, dhcp) = (settings.hostname.clone(), settings.dhcp);
+    let plan = network::Plan { started, hostname, dhcp, time };
+    worker::spawn("network", move || network::watch(&plan));
     if wait.recv_timeout(MODULES_WAIT).is_err() {
         log::error!("firmware: modules take longer than {MODULES_WAIT:?}, starting without them");
     }

@@ -6,11 +6,13 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::time::Heard;
 use super::{interface, worker};
 use crate::sys::netlink::{LOOPBACK, LinkMonitor, Netlink};
 use crate::sys::packet;
@@ -19,8 +21,18 @@ use crate::time::Instant;
 /// Interfaces that have a thread.
 type Running = Arc<Mutex<HashSet<u32>>>;
 
-/// Brings up every interface there is or will be. Does not return, unless `dhcp` is off.
-pub(super) fn watch(started: Instant, hostname: &str, dhcp: bool) {
+/// How interfaces are to be configured, and who is told.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) started: Instant,
+    pub(super) hostname: String,
+    pub(super) dhcp: bool,
+    /// Hears of every lease.
+    pub(super) time: Sender<Heard>,
+}
+
+/// Brings up every interface there is or will be. Does not return.
+pub(super) fn watch(plan: &Plan) {
     let up = Netlink::open().and_then(|mut netlink| netlink.set_up(LOOPBACK));
     if let Err(error) = up {
         log::error!("network: loopback cannot be set up error={error}");
@@ -32,14 +44,14 @@ pub(super) fn watch(started: Instant, hostname: &str, dhcp: bool) {
     }
     let running = Running::default();
     loop {
-        if let Err(error) = serve(started, hostname, dhcp, &running) {
+        if let Err(error) = serve(plan, &running) {
             log::error!("network: interfaces cannot be watched error={error}");
         }
         worker::wait(RETRY);
     }
 }
 
-fn serve(started: Instant, hostname: &str, dhcp: bool, running: &Running) -> std::io::Result<()> {
+fn serve(plan: &Plan, running: &Running) -> std::io::Result<()> {
     let mut monitor = LinkMonitor::open()?;
     loop {
         while let Some(link) = monitor.receive()? {
@@ -49,10 +61,10 @@ fn serve(started: Instant, hostname: &str, dhcp: bool, running: &Running) -> std
             }
             log::info!("network: interface name={} index={}", link.name, link.index);
             let port = interface::Port { index: link.index, name: link.name.clone(), mac };
-            let hostname = hostname.to_owned();
+            let plan = plan.clone();
             let running = Arc::clone(running);
             worker::spawn(&format!("net-{}", link.name), move || {
-                interface::run(started, &port, &hostname, dhcp);
+                interface::run(&plan, &port);
                 // It is gone; should the index come back, it is another interface.
                 lock(&running).remove(&port.index);
             });

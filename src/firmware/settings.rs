@@ -15,6 +15,8 @@ pub(super) struct Settings {
     pub(super) path: Option<&'static str>,
     pub(super) hostname: String,
     pub(super) dhcp: bool,
+    /// Time servers, best first.
+    pub(super) ntp: Vec<String>,
 }
 
 impl Settings {
@@ -36,6 +38,7 @@ impl Settings {
             path,
             hostname: hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
             dhcp: file.network.dhcp.unwrap_or(true),
+            ntp: file.time.ntp,
         }
     }
 
@@ -59,6 +62,7 @@ fn is_hostname(name: &str) -> bool {
 #[serde(default)]
 struct File {
     network: Network,
+    time: Time,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,6 +70,12 @@ struct File {
 struct Network {
     hostname: Option<String>,
     dhcp: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Time {
+    ntp: Vec<String>,
 }
 
 /// The device's own configuration, then what the image brought.

@@ -1,6 +1,7 @@
 //! Turns received Ethernet frames into the camera's IPv4 configuration, without I/O.
 //!
-//! RFC 2131 (DHCP, by smoltcp) and RFC 3927 (link-local addresses when nobody answers).
+//! RFC 2131 (DHCP, by smoltcp) and RFC 3927 (link-local addresses when nobody answers); and turns
+//! time servers' datagrams into samples of the time: RFC 4330 (SNTP).
 //!
 //! The caller owns the packet socket and the kernel's interface: it passes frames and the time in,
 //! and sends, applies and waits for what the polls hand back.
@@ -14,6 +15,7 @@ mod entropy;
 mod lease;
 mod link_local;
 mod queue;
+pub mod sntp;
 
 pub use dhcp::{Dhcp, Event, FALL_BACK_AFTER, hostname_option};
 pub use lease::{Lease, MAX_SERVERS, Origin, Servers};

@@ -1,9 +1,12 @@
-//! The kernel's clocks: the only place where the time is read.
+//! The kernel's clocks: the only place where the time is read, and where it is set.
 
+use std::io;
 use std::time::Duration;
 
-use nix::sys::time::TimeValLike;
-use nix::time::{ClockId, clock_gettime};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::time::{TimeSpec, TimeValLike};
+use nix::time::{ClockId, clock_gettime, clock_settime};
 
 use crate::time::{Instant, NtpTimestamp};
 
@@ -17,6 +20,31 @@ pub fn now() -> Instant {
 #[must_use]
 pub fn wall() -> NtpTimestamp {
     NtpTimestamp::from_unix(Duration::from_micros(micros(ClockId::CLOCK_REALTIME)))
+}
+
+/// Sets CLOCK_REALTIME at once.
+///
+/// # Errors
+///
+/// Those of clock_settime(2): no privilege.
+pub fn step(since_1970: Duration) -> io::Result<()> {
+    Ok(clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(since_1970))?)
+}
+
+/// Moves CLOCK_REALTIME by `micros` at 500 ppm, instead of what an earlier call has still to do.
+///
+/// # Errors
+///
+/// Those of adjtimex(2): no privilege.
+pub fn slew(micros: i64) -> io::Result<()> {
+    // SAFETY: `timex` is integers and padding only, for which zeros are values; in `modes` they
+    // mean that nothing is to be changed.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_OFFSET_SINGLESHOT;
+    change.offset = libc::c_long::try_from(micros).map_err(io::Error::other)?;
+    // SAFETY: `change` is a `timex` that lives through the call, which the kernel reads and writes.
+    let state = unsafe { libc::adjtimex(&raw mut change) };
+    Ok(Errno::result(state).map(drop)?)
 }
 
 fn micros(clock: ClockId) -> u64 {

@@ -20,7 +20,7 @@ fn the_reference_file_is_the_defaults() {
 #[test]
 fn every_key_may_be_left_out() {
     assert_eq!(Config::from_json("{}").unwrap(), Config::default());
-    let text = r#"{ "camera": {}, "streams": [{ "name": "main" }], "rtsp": {}, "http": {}, "network": {} }"#;
+    let text = r#"{ "camera": {}, "streams": [{ "name": "main" }], "rtsp": {}, "http": {}, "network": {}, "time": {} }"#;
     assert_eq!(Config::from_json(text).unwrap(), Config::default());
     assert!(Config::default().users.is_empty(), "there is no default account");
     assert!(Config::default().auth);
@@ -38,7 +38,8 @@ fn everything_that_is_set_survives_the_way_to_text_and_back() {
         "auth": true,
         "users": [{ "name": "admin", "role": "admin", "password": "pässwörd \" \n" },
                   { "name": "nvr", "role": "viewer", "password": "x" }],
-        "network": { "hostname": "front-door", "dhcp": false } }"#;
+        "network": { "hostname": "front-door", "dhcp": false },
+        "time": { "ntp": ["ntp.example.org", "2001:db8::1"] } }"#;
     let config = Config::from_json(text).unwrap();
     assert_eq!(config.name, "Haustür \"links\"");
     assert_eq!(config.camera.source, Source::V4l2("/dev/video2".into()));
@@ -74,7 +75,10 @@ fn an_unknown_key_is_named_with_its_path_and_the_nearest_known_key() {
             r#"{ "camera": { "rotate": 90 } }"#,
             "camera.rotate: unknown key; the nearest known key is camera.source",
         ),
-        (r#"{ "time": { "zone": "UTC" } }"#, "time: unknown key; the nearest known key is name"),
+        (
+            r#"{ "time": { "zone": "UTC" } }"#,
+            "time.zone: unknown key; the nearest known key is time.ntp",
+        ),
     ];
     for (text, message) in cases {
         assert_eq!(error(text), message);
@@ -138,6 +142,13 @@ fn a_wrong_value_is_named_with_its_path_and_what_is_allowed() {
             "this build has no HTTP side yet",
         ),
         (r#"{ "network": { "hostname": "-x" } }"#, r#"network.hostname: "-x" is not"#, "hyphen"),
+        (r#"{ "time": { "ntp": ["a b"] } }"#, r#"time.ntp[0]: "a b" is not"#, "a host name"),
+        (r#"{ "time": { "ntp": "x" } }"#, r#"time.ntp: "x" is not"#, "a list, in brackets"),
+        (
+            r#"{ "time": { "ntp": ["a", "b", "c", "d", "e"] } }"#,
+            "time.ntp: a list of 5 is not",
+            "at most 4",
+        ),
     ];
     for (text, start, allowed) in cases {
         let message = error(text);
