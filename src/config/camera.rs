@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, Rtsp, Source, Stream, Time, User, stream, user};
+use super::{Error, Network, Rtsp, Source, Stream, Time, User, stream, user};
 
 /// What the owner decides about a camera.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -35,15 +35,6 @@ pub struct Camera {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Http {
     pub listen: Vec<SocketAddr>,
-}
-
-/// What the firmware does with the network interface.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Network {
-    /// One label of a host name (RFC 1123 2.1).
-    pub hostname: String,
-    /// Whether to ask for an address, with a link-local one as the fallback.
-    pub dhcp: bool,
 }
 
 impl Config {
@@ -85,6 +76,7 @@ impl Config {
         stream::validate(&self.streams)?;
         user::validate(&self.users)?;
         self.rtsp.validate()?;
+        self.network.validate()?;
         self.time.validate()?;
         if self.auth {
             return Ok(());
@@ -150,37 +142,8 @@ impl Http {
     }
 }
 
-impl Network {
-    fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let object = entry.object(&["hostname", "dhcp"])?;
-        let default = Self::default();
-        Ok(Self {
-            hostname: object.get("hostname", default.hostname, |entry| {
-                entry.text_that(
-                    is_host_label,
-                    "1 to 63 letters, digits and hyphens, with no hyphen at either end",
-                )
-            })?,
-            dhcp: object.get("dhcp", default.dhcp, Entry::boolean)?,
-        })
-    }
-}
-
-impl Default for Network {
-    fn default() -> Self {
-        Self { hostname: "ocellus".into(), dhcp: true }
-    }
-}
-
 fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
-}
-
-fn is_host_label(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 /// What `http.listen` and `--http` take as long as there is nothing to listen for.

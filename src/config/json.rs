@@ -35,6 +35,11 @@ impl<'a> Entry<'a> {
         Self { path: String::new(), value: document }
     }
 
+    /// The value of one of the document's keys.
+    pub(super) fn at(key: &str, value: &'a Value) -> Self {
+        Self { path: key.to_owned(), value }
+    }
+
     pub(super) fn path(&self) -> &str {
         &self.path
     }

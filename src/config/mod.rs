@@ -9,6 +9,7 @@
 
 mod camera;
 mod json;
+mod network;
 mod rtsp;
 mod source;
 mod stream;
@@ -19,7 +20,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET, Network};
+pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET};
+pub use network::{InterfaceAddress, Network};
 pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
 pub use source::Source;
 pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};

@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::network::Plan;
+use super::settings::Fixed;
 use super::time::Heard;
 use super::worker;
 use crate::net::{Dhcp, Event, Lease, Origin, hostname_option};
@@ -64,7 +66,13 @@ fn serve(plan: &Plan, port: &Port, held: &mut Option<Lease>) -> io::Result<()> {
             }
             carrier = link.carrier;
             log::info!("network: carrier interface={} on={carrier}", port.name);
-            if !carrier || !plan.dhcp {
+            if !carrier {
+                continue;
+            }
+            if !plan.dhcp {
+                if let Some(fixed) = plan.claim(port.index) {
+                    kernel.fix(fixed);
+                }
                 continue;
             }
             // A packet socket remembers that its interface was down.
@@ -180,11 +188,28 @@ impl Kernel<'_> {
             let added = self.netlink.set_default_route(index, lease.address, router);
             self.say("route", added);
         }
-        self.say("name servers", write_resolv_conf(lease));
+        let dns: Vec<IpAddr> = lease.dns.iter().map(|&server| server.into()).collect();
+        self.say("name servers", write_resolv_conf(lease.address, &dns));
         *self.held = Some(lease.clone());
         let ntp = lease.ntp.iter().map(|&server| server.into()).collect();
         // Nobody hears when the clock is not looked after.
         let _ = self.plan.time.send(Heard { interface: index, ntp });
+    }
+
+    /// Gives the addresses of the configuration; again after every loss of the carrier, which may
+    /// have cost the route.
+    fn fix(&mut self, fixed: &Fixed) {
+        let (index, own) = (self.port.index, fixed.address);
+        log::info!("network: fixed address interface={} address={own}", self.port.name);
+        let added = self.netlink.add_address(index, own.address, own.prefix_len);
+        self.say("address", added);
+        if let Some(gateway) = fixed.gateway {
+            let added = self.netlink.set_default_route(index, own.address, gateway);
+            self.say("route", added);
+        }
+        self.say("name servers", write_resolv_conf(own.address, &fixed.dns));
+        // Nobody hears when the clock is not looked after.
+        let _ = self.plan.time.send(Heard { interface: index, ntp: Vec::new() });
     }
 
     fn say(&self, what: &str, result: io::Result<()>) {
@@ -208,13 +233,13 @@ fn describe(lease: &Lease) -> String {
     }
 }
 
-/// resolv.conf(5); the newest lease's servers. A reader never sees half a file.
-fn write_resolv_conf(lease: &Lease) -> io::Result<()> {
-    if lease.dns.is_empty() {
+/// resolv.conf(5); the servers that came last, with `address`. A reader never sees half a file.
+fn write_resolv_conf(address: Ipv4Addr, dns: &[IpAddr]) -> io::Result<()> {
+    if dns.is_empty() {
         return Ok(());
     }
-    let text: String = lease.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-    let new = format!("{RESOLV_CONF}.{}", lease.address);
+    let text: String = dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let new = format!("{RESOLV_CONF}.{address}");
     fs::write(&new, text)?;
     fs::rename(new, RESOLV_CONF)
 }

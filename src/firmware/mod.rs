@@ -6,7 +6,8 @@
 //! a link-local address, and a process 1 that ends takes the kernel with it.
 //!
 //! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
-//! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP.
+//! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP, `mdns` answers for
+//! the camera's name.
 //!
 //! Not implemented: storage.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -16,6 +17,7 @@ mod console;
 mod devices;
 mod interface;
 mod memory;
+mod mdns;
 mod modules;
 mod mounts;
 mod network;
@@ -96,8 +98,16 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
     let (time, leases) = mpsc::channel();
     let servers = settings.ntp.clone();
     worker::spawn("time", move || time::run(&servers, &leases));
-    let (hostname, dhcp) = (settings.hostname.clone(), settings.dhcp);
-    let plan = network::Plan { started, hostname, dhcp, time };
+    let plan = network::Plan {
+        started,
+        hostname: settings.hostname.clone(),
+        dhcp: settings.dhcp,
+        fixed: settings.fixed.clone(),
+        fixed_on: Arc::default(),
+        time,
+    };
+    let announcement = settings.announcement();
+    worker::spawn("mdns", move || mdns::run(&announcement));
     worker::spawn("network", move || network::watch(&plan));
     if wait.recv_timeout(MODULES_WAIT).is_err() {
         log::error!("firmware: modules take longer than {MODULES_WAIT:?}, starting without them");

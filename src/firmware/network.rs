@@ -2,9 +2,12 @@
 //!
 //! Only Ethernet-like interfaces are touched. The loopback interface is set up at once.
 //!
-//! Not implemented: Wi-Fi association, fixed addresses.
+//! IPv6 is the kernel's: router advertisements are accepted, and what comes of them is logged.
+//!
+//! Not implemented: Wi-Fi association, fixed addresses for more than one interface.
 
 use std::collections::HashSet;
+use std::fs;
 use std::os::fd::AsFd;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +15,10 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::settings::Fixed;
 use super::time::Heard;
 use super::{interface, worker};
+use crate::sys::address_monitor::AddressMonitor;
 use crate::sys::netlink::{LOOPBACK, LinkMonitor, Netlink};
 use crate::sys::packet;
 use crate::time::Instant;
@@ -27,8 +32,25 @@ pub(super) struct Plan {
     pub(super) started: Instant,
     pub(super) hostname: String,
     pub(super) dhcp: bool,
+    pub(super) fixed: Option<Fixed>,
+    /// The interface that has the fixed address: the first with a carrier.
+    pub(super) fixed_on: Arc<Mutex<Option<u32>>>,
     /// Hears of every lease.
     pub(super) time: Sender<Heard>,
+}
+
+impl Plan {
+    /// The fixed addresses, if this interface is the one that has them.
+    pub(super) fn claim(&self, interface: u32) -> Option<&Fixed> {
+        let fixed = self.fixed.as_ref()?;
+        let mut owner = self.fixed_on.lock().unwrap_or_else(PoisonError::into_inner);
+        (*owner.get_or_insert(interface) == interface).then_some(fixed)
+    }
+
+    fn release(&self, interface: u32) {
+        let mut owner = self.fixed_on.lock().unwrap_or_else(PoisonError::into_inner);
+        owner.take_if(|owner| *owner == interface);
+    }
 }
 
 /// Brings up every interface there is or will be. Does not return.
@@ -53,13 +75,18 @@ pub(super) fn watch(plan: &Plan) {
 
 fn serve(plan: &Plan, running: &Running) -> std::io::Result<()> {
     let mut monitor = LinkMonitor::open()?;
+    let mut addresses = AddressMonitor::open()?;
     loop {
+        while let Some((interface, address)) = addresses.receive() {
+            log::info!("network: ipv6 address={address} index={interface}");
+        }
         while let Some(link) = monitor.receive()? {
             let Some(mac) = link.mac else { continue };
             if link.removed || !lock(running).insert(link.index) {
                 continue;
             }
             log::info!("network: interface name={} index={}", link.name, link.index);
+            accept_router_advertisements(&link.name);
             let port = interface::Port { index: link.index, name: link.name.clone(), mac };
             let plan = plan.clone();
             let running = Arc::clone(running);
@@ -67,11 +94,21 @@ fn serve(plan: &Plan, running: &Running) -> std::io::Result<()> {
                 interface::run(&plan, &port);
                 // It is gone; should the index come back, it is another interface.
                 lock(&running).remove(&port.index);
+                plan.release(port.index);
             });
         }
-        let mut fds = [PollFd::new(monitor.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [monitor.as_fd(), addresses.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // An interruption is a turn for nothing.
         let _ = poll(&mut fds, PollTimeout::NONE);
+    }
+}
+
+/// SLAAC (RFC 4862), whatever the kernel's defaults are; a kernel without IPv6 has no such file.
+fn accept_router_advertisements(name: &str) {
+    let file = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
+    if let Err(error) = fs::write(&file, "1") {
+        log::warn!("network: no ipv6 on {name} error={error}");
     }
 }
 

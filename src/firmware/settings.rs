@@ -4,19 +4,43 @@
 //! over which it can be mended. The camera process is what judges the file.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use serde::Deserialize;
+
+use super::mdns::Announcement;
+use crate::config;
 
 /// What process 1 takes from the configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     /// The file the camera is to read, if there is one.
     pub(super) path: Option<&'static str>,
+    /// What people call the camera.
+    pub(super) name: String,
     pub(super) hostname: String,
+    pub(super) rtsp_port: u16,
     pub(super) dhcp: bool,
+    /// Addresses, where DHCP gives none.
+    pub(super) fixed: Option<Fixed>,
     /// Time servers, best first.
     pub(super) ntp: Vec<String>,
+}
+
+/// What an interface is given without DHCP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fixed {
+    pub(super) address: config::InterfaceAddress,
+    pub(super) gateway: Option<Ipv4Addr>,
+    pub(super) dns: Vec<IpAddr>,
+}
+
+impl Fixed {
+    fn of(network: config::Network) -> Option<Self> {
+        let config::Network { address, gateway, dns, .. } = network;
+        address.map(|address| Self { address, gateway, dns })
+    }
 }
 
 impl Settings {
@@ -33,13 +57,30 @@ impl Settings {
 
     fn parse(path: Option<&'static str>, text: &str) -> Self {
         let file: File = serde_json::from_str(text).unwrap_or_default();
+        let network = config::Network::from_json(text).unwrap_or_else(|error| {
+            // Without a file there is nothing to complain of.
+            if path.is_some() {
+                log::error!("firmware: configuration error={error}");
+            }
+            config::Network::default()
+        });
         let hostname = file.network.hostname.filter(|name| is_hostname(name));
+        let listen = file.rtsp.listen.iter().find_map(|address| address.parse().ok());
         Self {
             path,
+            name: file.name.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
+            rtsp_port: listen.map_or(DEFAULT_PORT, |address: SocketAddr| address.port()),
             hostname: hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
             dhcp: file.network.dhcp.unwrap_or(true),
+            fixed: Fixed::of(network),
             ntp: file.time.ntp,
         }
+    }
+
+    /// What the neighbours are told.
+    pub(super) fn announcement(&self) -> Announcement {
+        let (name, hostname) = (self.name.clone(), self.hostname.clone());
+        Announcement { name, hostname, port: self.rtsp_port }
     }
 
     /// Gives the kernel the name.
@@ -61,6 +102,8 @@ fn is_hostname(name: &str) -> bool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct File {
+    name: Option<String>,
+    rtsp: Rtsp,
     network: Network,
     time: Time,
 }
@@ -74,6 +117,12 @@ struct Network {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+struct Rtsp {
+    listen: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Time {
     ntp: Vec<String>,
 }
@@ -81,6 +130,7 @@ struct Time {
 /// The device's own configuration, then what the image brought.
 const PATHS: [&str; 2] = ["/data/ocellus.json", "/etc/ocellus.json"];
 const DEFAULT_HOSTNAME: &str = "ocellus";
+const DEFAULT_PORT: u16 = 8554;
 
 #[cfg(test)]
 mod tests {
@@ -96,6 +146,28 @@ mod tests {
         let text =
             r#"{ "streams": "what?", "network": { "hostname": "gate", "dhcp": false, "x": 1 } }"#;
         assert_eq!(parse(text), ("gate".to_owned(), false));
+    }
+
+    #[test]
+    fn the_announcement_names_the_camera_and_its_first_port() {
+        let text = r#"{ "name": "door", "rtsp": { "listen": ["[::]:554", "[::]:8554"] } }"#;
+        let announced = Settings::parse(None, text).announcement();
+        assert_eq!((announced.name.as_str(), announced.port), ("door", 554));
+        let announced = Settings::parse(None, "").announcement();
+        assert_eq!((announced.name.as_str(), announced.port), ("ocellus", 8554));
+    }
+
+    #[test]
+    fn a_fixed_address_is_taken_only_from_a_network_part_without_mistakes() {
+        let fixed = |key: &str| {
+            let network = format!(r#"{{ "dhcp": false, "{key}": "192.0.2.10/24" }}"#);
+            let settings =
+                Settings::parse(None, &format!(r#"{{ "users": 1, "network": {network} }}"#));
+            assert!(!settings.dhcp);
+            settings.fixed.map(|fixed| fixed.address.to_string())
+        };
+        assert_eq!(fixed("address"), Some("192.0.2.10/24".to_owned()));
+        assert_eq!(fixed("adress"), None);
     }
 
     #[test]

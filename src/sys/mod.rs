@@ -3,6 +3,7 @@
 //! Each file wraps one kernel interface, or one library, so that its callers need no `unsafe`.
 #![allow(unsafe_code, reason = "the island of DESIGN: every block states its preconditions")]
 
+pub mod address_monitor;
 pub mod clock;
 pub mod encoder;
 pub mod netlink;

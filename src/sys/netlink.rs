@@ -2,7 +2,7 @@
 //!
 //! rtnetlink(7), by netlink-packet-route over a plain socket.
 //!
-//! Not implemented: IPv6 (the kernel configures itself) and everything a camera does not need.
+//! Not implemented: setting IPv6 (the kernel configures itself) and everything a camera does not need.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -211,7 +211,7 @@ impl Netlink {
     }
 }
 
-fn open(flags: SockFlag, groups: u32) -> io::Result<OwnedFd> {
+pub(super) fn open(flags: SockFlag, groups: u32) -> io::Result<OwnedFd> {
     let flags = flags | SockFlag::SOCK_CLOEXEC;
     let protocol = SockProtocol::NetlinkRoute;
     let fd = socket(SocketFamily::Netlink, SockType::Raw, flags, protocol)?;
@@ -219,7 +219,7 @@ fn open(flags: SockFlag, groups: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-fn request(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+pub(super) fn request(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | flags;
     header.sequence_number = sequence;
@@ -231,7 +231,7 @@ fn request(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
 }
 
 /// The messages of one datagram; ends at the first that does not fit.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
+pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let len = usize::try_from(u32::from_ne_bytes(*rest.first_chunk()?)).ok()?;
@@ -283,7 +283,7 @@ const RTMGRP_LINK: u32 = 1;
 /// `struct nlmsghdr`.
 const HEADER_LEN: usize = 16;
 /// The kernel fills dumps up to this size when the reader offers it.
-const BUFFER_LEN: usize = 32 * 1024;
+pub(super) const BUFFER_LEN: usize = 32 * 1024;
 /// The kernel answers in microseconds; this only keeps a fault from hanging its caller.
 const ANSWER_TIMEOUT_S: i64 = 2;
 const MAX_STALE_ANSWERS: usize = 8;
