@@ -6,8 +6,8 @@
 //! a link-local address, and a process 1 that ends takes the kernel with it.
 //!
 //! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
-//! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP, `mdns` answers for
-//! the camera's name.
+//! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP; `mdns`
+//! answers for the camera's name.
 //!
 //! Not implemented: storage.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
