@@ -127,11 +127,14 @@ impl<'a> Entry<'a> {
 
     /// The value as error messages show it: without anything that may be a password.
     fn shown(&self) -> String {
-        let is_public = [".name", ".role"].iter().any(|end| self.path.ends_with(end));
+        let is_public =
+            [".name", ".role", ".ssid", ".country"].iter().any(|end| self.path.ends_with(end));
+        let may_be_secret =
+            ["users", "network.wifi"].iter().any(|start| self.path.starts_with(start));
         match self.value {
             Value::Object(_) => "an object".into(),
             Value::Array(_) => "a list".into(),
-            _ if self.path.starts_with("users") && !is_public => "this value".into(),
+            _ if may_be_secret && !is_public => "this value".into(),
             scalar => {
                 let text = scalar.to_string();
                 match text.char_indices().nth(MAX_SHOWN) {

@@ -15,6 +15,7 @@ mod source;
 mod stream;
 mod time;
 mod user;
+mod wifi;
 
 use std::net::SocketAddr;
 
@@ -27,6 +28,7 @@ pub use source::Source;
 pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};
 pub use time::Time;
 pub use user::{Password, Role, User, parse_user_name};
+pub use wifi::{Psk, Wifi};
 
 /// Why a text is not a configuration; always the author's fault.
 #[derive(Debug, Error)]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, NotAllowed};
+use super::{Error, NotAllowed, Wifi};
 
 /// What the firmware does with the network interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -24,6 +24,9 @@ pub struct Network {
     /// Name servers, best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<IpAddr>,
+    /// The wireless network to join, where there is a wireless interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wifi: Option<Wifi>,
 }
 
 /// An address and how much of it is the network's.
@@ -35,7 +38,7 @@ pub struct InterfaceAddress {
 
 impl Network {
     pub(super) fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let object = entry.object(&["hostname", "dhcp", "address", "gateway", "dns"])?;
+        let object = entry.object(&["hostname", "dhcp", "address", "gateway", "dns", "wifi"])?;
         let default = Self::default();
         let gateway = |entry: &Entry<'_>| entry.parsed_by(parse_gateway).map(Some);
         let server = |entry: &Entry<'_>| entry.parsed_by(parse_server);
@@ -50,6 +53,7 @@ impl Network {
             address: object.get("address", None, |entry| entry.parsed().map(Some))?,
             gateway: object.get("gateway", None, gateway)?,
             dns: object.get("dns", Vec::new(), |entry| entry.list(server))?,
+            wifi: object.get("wifi", None, |entry| Wifi::read(entry).map(Some))?,
         })
     }
 
@@ -108,6 +112,7 @@ impl Default for Network {
             address: None,
             gateway: None,
             dns: Vec::new(),
+            wifi: None,
         }
     }
 }

@@ -27,6 +27,7 @@ mod shutdown;
 mod supervisor;
 mod watchdog;
 mod time;
+mod wifi;
 mod worker;
 
 use std::fs;
@@ -104,6 +105,7 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
         dhcp: settings.dhcp,
         fixed: settings.fixed.clone(),
         fixed_on: Arc::default(),
+        wifi: settings.wifi.clone(),
         time,
     };
     let announcement = settings.announcement();

@@ -4,7 +4,7 @@
 //!
 //! IPv6 is the kernel's: router advertisements are accepted, and what comes of them is logged.
 //!
-//! Not implemented: Wi-Fi association, fixed addresses for more than one interface.
+//! Not implemented: fixed addresses for more than one interface.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,7 +17,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::settings::Fixed;
 use super::time::Heard;
-use super::{interface, worker};
+use super::{interface, wifi, worker};
+use crate::config::Wifi;
 use crate::sys::address_monitor::AddressMonitor;
 use crate::sys::netlink::{LOOPBACK, LinkMonitor, Netlink};
 use crate::sys::packet;
@@ -35,6 +36,8 @@ pub(super) struct Plan {
     pub(super) fixed: Option<Fixed>,
     /// The interface that has the fixed address: the first with a carrier.
     pub(super) fixed_on: Arc<Mutex<Option<u32>>>,
+    /// What wireless interfaces join.
+    pub(super) wifi: Option<Wifi>,
     /// Hears of every lease.
     pub(super) time: Sender<Heard>,
 }
@@ -87,6 +90,10 @@ fn serve(plan: &Plan, running: &Running) -> std::io::Result<()> {
             }
             log::info!("network: interface name={} index={}", link.name, link.index);
             accept_router_advertisements(&link.name);
+            if let Some(wifi) = plan.wifi.clone().filter(|_| wifi::is_wireless(&link.name)) {
+                let name = link.name.clone();
+                worker::spawn(&format!("wifi-{name}"), move || wifi::run(&name, &wifi));
+            }
             let port = interface::Port { index: link.index, name: link.name.clone(), mac };
             let plan = plan.clone();
             let running = Arc::clone(running);

@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) dhcp: bool,
     /// Addresses, where DHCP gives none.
     pub(super) fixed: Option<Fixed>,
+    pub(super) wifi: Option<config::Wifi>,
     /// Time servers, best first.
     pub(super) ntp: Vec<String>,
 }
@@ -72,6 +73,7 @@ impl Settings {
             rtsp_port: listen.map_or(DEFAULT_PORT, |address: SocketAddr| address.port()),
             hostname: hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
             dhcp: file.network.dhcp.unwrap_or(true),
+            wifi: network.wifi.clone(),
             fixed: Fixed::of(network),
             ntp: file.time.ntp,
         }
