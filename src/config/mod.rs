@@ -4,14 +4,17 @@
 //! shows. An unknown key, a key that is there twice, a wrong type and a value out of range are
 //! errors that name the key's path: a camera must not run on half of what its owner wrote.
 //!
-//! Not implemented: keys of features that this build does not have are unknown keys. Saving,
-//! and falling back to the last good copy.
+//! [`Store`] keeps it through a [`Disk`], so that a power cut leaves the old or the new one.
+//!
+//! Not implemented: keys of features that this build does not have are unknown keys.
 
 mod camera;
+mod disk;
 mod json;
 mod network;
 mod rtsp;
 mod source;
+mod store;
 mod stream;
 mod time;
 mod user;
@@ -22,9 +25,11 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET};
+pub use disk::{Disk, replace};
 pub use network::{InterfaceAddress, Network};
 pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
 pub use source::Source;
+pub use store::{Fault, Loaded, Origin, STORE_FILES, Store, What};
 pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};
 pub use time::Time;
 pub use user::{Password, Role, User, parse_user_name};
