@@ -66,6 +66,9 @@ pub struct RunArgs {
     /// Let everybody in; only on loopback addresses
     #[arg(long, conflicts_with = "user")]
     pub no_auth: bool,
+    /// Without users, let nobody in; the firmware's camera has no terminal to print a password on
+    #[arg(long, hide = true)]
+    pub no_generated_user: bool,
 }
 
 /// The only value of `--http` in this build.
@@ -101,7 +104,7 @@ impl RunArgs {
     /// result.
     ///
     /// `--user` and a given `password` make an admin account that replaces one of the same name.
-    /// A run that asks for passwords and would have no account gets one.
+    /// A run that asks for passwords and would have no account gets one, except in the firmware.
     ///
     /// Returns the account whose password is `random`, which nobody but this process knows yet.
     ///
@@ -114,7 +117,7 @@ impl RunArgs {
         password: Option<&str>,
         random: impl FnOnce() -> Password,
     ) -> Result<Option<User>, Error> {
-        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, http, user, no_auth } = self;
+        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, http, user, .. } = self;
         if let Some(source) = source {
             config.camera.source = source.clone();
         }
@@ -129,8 +132,9 @@ impl RunArgs {
         if http.is_some() {
             config.http.listen.clear();
         }
-        config.auth &= !no_auth;
-        let wants_account = user.is_some() || password.is_some() || config.users.is_empty();
+        config.auth &= !self.no_auth;
+        let is_lonely = config.users.is_empty() && !self.no_generated_user;
+        let wants_account = user.is_some() || password.is_some() || is_lonely;
         let mut generated = None;
         if config.auth && wants_account {
             let name = user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned());
@@ -221,6 +225,7 @@ mod tests {
             http: Some(Off),
             user: Some("nvr".into()),
             no_auth: false,
+            no_generated_user: false,
         };
         assert_eq!(run_args(&format!("ocellus {flags}")), wanted);
         assert_eq!(run_args(&format!("ocellus run {flags}")), wanted);
@@ -319,6 +324,14 @@ mod tests {
         assert_eq!((account.name.as_str(), account.role), ("admin", Role::Admin));
         assert_eq!(account.password, random());
         assert_eq!(config.users, [account]);
+    }
+
+    #[test]
+    fn the_firmwares_camera_without_users_gets_no_account() {
+        let mut config = Config::default();
+        let args = run_args("ocellus run --no-generated-user");
+        assert_eq!(args.apply(&mut config, None, never).unwrap(), None);
+        assert!(config.auth && config.users.is_empty());
     }
 
     #[test]

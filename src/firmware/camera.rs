@@ -54,7 +54,7 @@ impl Camera {
     ) -> io::Result<Self> {
         let (beats, beating) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("ocellus").arg("run").current_dir("/").env_clear();
+        command.arg0("ocellus").args(["run", "--no-generated-user"]).current_dir("/").env_clear();
         if let Some(path) = config {
             command.arg("--config").arg(path);
         }

@@ -15,6 +15,7 @@
 mod camera;
 mod console;
 mod devices;
+mod folder;
 mod interface;
 mod memory;
 mod mdns;
@@ -22,6 +23,7 @@ mod modules;
 mod mounts;
 mod network;
 mod pulse;
+mod provision;
 mod settings;
 mod shutdown;
 mod supervisor;
@@ -69,6 +71,7 @@ pub fn run() -> ! {
         log::error!("firmware: signals will not come in order error={errno}");
     }
 
+    provision::run();
     let settings = Settings::load();
     settings.apply_hostname();
     let modules = Arc::new(Modules::read());

@@ -4,13 +4,13 @@
 //! over which it can be mended. The camera process is what judges the file.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::mdns::Announcement;
-use crate::config;
+use crate::config::{self, Config, Error};
 
 /// What process 1 takes from the configuration.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Fixed {
 
 impl Settings {
     pub(super) fn load() -> Self {
-        let path = PATHS.iter().copied().find(|path| Path::new(path).exists());
+        let path = Some(PATH).filter(|path| Path::new(path).exists());
         let text = path.map(fs::read_to_string).transpose().unwrap_or_else(|error| {
             log::error!("firmware: configuration cannot be read error={error}");
             None
@@ -66,11 +66,11 @@ impl Settings {
             config::Network::default()
         });
         let hostname = file.network.hostname.filter(|name| is_hostname(name));
-        let listen = file.rtsp.listen.iter().find_map(|address| address.parse().ok());
+        let listen = file.rtsp.listen.iter().flatten().find_map(|address| address.parse().ok());
         Self {
             path,
             name: file.name.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
-            rtsp_port: listen.map_or(DEFAULT_PORT, |address: SocketAddr| address.port()),
+            rtsp_port: listen.unwrap_or(RTSP).port(),
             hostname: hostname.unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
             dhcp: file.network.dhcp.unwrap_or(true),
             wifi: network.wifi.clone(),
@@ -93,6 +93,24 @@ impl Settings {
     }
 }
 
+/// Reads a configuration as the firmware does: RTSP has its own port, unless the text says another.
+pub(super) fn parse_config(text: &str) -> Result<Config, Error> {
+    let mut config = Config::from_json(text)?;
+    let file: File = serde_json::from_str(text).unwrap_or_default();
+    if file.rtsp.listen.is_none() {
+        config.rtsp.listen = vec![RTSP];
+        config.validate()?;
+    }
+    Ok(config)
+}
+
+/// The configuration of a camera that nobody has configured: it lets nobody in.
+pub(super) fn default_config() -> Config {
+    let mut config = Config::default();
+    config.rtsp.listen = vec![RTSP];
+    config
+}
+
 /// One label of a domain name (RFC 1123 2.1).
 fn is_hostname(name: &str) -> bool {
     (1..=63).contains(&name.len())
@@ -112,15 +130,15 @@ struct File {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Network {
-    hostname: Option<String>,
-    dhcp: Option<bool>,
+struct Rtsp {
+    listen: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Rtsp {
-    listen: Vec<String>,
+struct Network {
+    hostname: Option<String>,
+    dhcp: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -129,10 +147,11 @@ struct Time {
     ntp: Vec<String>,
 }
 
-/// The device's own configuration, then what the image brought.
-const PATHS: [&str; 2] = ["/data/ocellus.json", "/etc/ocellus.json"];
+/// Where the configuration of this run lies, for process 1 and for the camera.
+pub(super) const PATH: &str = "/run/ocellus.json";
+/// RTSP's own port (RFC 2326 3.2), on all addresses of both families.
+const RTSP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 554);
 const DEFAULT_HOSTNAME: &str = "ocellus";
-const DEFAULT_PORT: u16 = 8554;
 
 #[cfg(test)]
 mod tests {
@@ -156,7 +175,7 @@ mod tests {
         let announced = Settings::parse(None, text).announcement();
         assert_eq!((announced.name.as_str(), announced.port), ("door", 554));
         let announced = Settings::parse(None, "").announcement();
-        assert_eq!((announced.name.as_str(), announced.port), ("ocellus", 8554));
+        assert_eq!((announced.name.as_str(), announced.port), ("ocellus", 554));
     }
 
     #[test]
@@ -170,6 +189,25 @@ mod tests {
         };
         assert_eq!(fixed("address"), Some("192.0.2.10/24".to_owned()));
         assert_eq!(fixed("adress"), None);
+    }
+
+    #[test]
+    fn rtsp_is_on_its_own_port_unless_the_file_says_another() {
+        let listen = |text: &str| parse_config(text).unwrap().rtsp.listen;
+        for text in ["{}", r#"{ "rtsp": {} }"#, r#"{ "rtsp": { "max_viewers": 2 } }"#] {
+            assert_eq!(listen(text), ["[::]:554".parse().unwrap()], "{text}");
+        }
+        let said = r#"{ "rtsp": { "listen": ["[::]:8554"] } }"#;
+        assert_eq!(listen(said), ["[::]:8554".parse().unwrap()]);
+        assert_eq!(default_config(), parse_config("{}").unwrap());
+        assert!(default_config().auth && default_config().users.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_opens_the_camera_to_strangers_is_refused() {
+        for text in [r#"{ "auth": false }"#, r#"{ "auth": false, "rtsp": {} }"#] {
+            assert!(matches!(parse_config(text), Err(Error::OpenToStrangers { .. })), "{text}");
+        }
     }
 
     #[test]

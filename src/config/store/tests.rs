@@ -298,7 +298,6 @@ fn the_test_disk_catches_a_save_that_does_not_wait() {
         let is_repaired = |crash: &&Platter| loaded(crash).origin == Origin::LastGood;
         let hurt = crashes.iter().filter(is_lost).count();
         let repaired = crashes.iter().filter(is_repaired).count();
-        println!("{lies:?}: {hurt} of {} lost, {repaired} repaired", crashes.len());
         // Renames alone are harmless in any order; what they lead to is not.
         match lies {
             Lies::Sync => assert!(hurt > 0 && repaired > 0, "{hurt} {repaired}"),
