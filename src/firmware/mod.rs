@@ -9,10 +9,10 @@
 //! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP; `mdns`
 //! answers for the camera's name.
 //!
-//! Not implemented: storage.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod camera;
+mod command_line;
 mod console;
 mod devices;
 mod folder;
@@ -24,8 +24,10 @@ mod mounts;
 mod network;
 mod pulse;
 mod provision;
+mod partitions;
 mod settings;
 mod shutdown;
+mod storage;
 mod supervisor;
 mod watchdog;
 mod time;
@@ -71,11 +73,18 @@ pub fn run() -> ! {
         log::error!("firmware: signals will not come in order error={errno}");
     }
 
+    let modules = Arc::new(Modules::read());
+    let loaded = start_drivers(&modules);
+    if storage::is_expected() {
+        // The configuration is there, and drivers for it are in the list.
+        wait_for_modules(started, &loaded);
+        storage::bring_up();
+    }
     provision::run();
     let settings = Settings::load();
     settings.apply_hostname();
-    let modules = Arc::new(Modules::read());
-    start_workers(started, &settings, &modules);
+    start_network(started, &settings);
+    wait_for_modules(started, &loaded);
 
     allow_low_ports();
     // Whoever announces them may come later than the camera.
@@ -87,9 +96,8 @@ pub fn run() -> ! {
     shutdown::now(why)
 }
 
-/// Starts everything that runs beside the supervisor, and waits for the board's list of modules,
-/// because the camera looks for its sensor once, when it starts.
-fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) {
+/// Starts loading the board's list of modules, and drivers for devices; the end of the list is told.
+fn start_drivers(modules: &Arc<Modules>) -> mpsc::Receiver<()> {
     let (loaded, wait) = mpsc::channel();
     let list = Arc::clone(modules);
     worker::spawn("modules", move || {
@@ -99,6 +107,10 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
     });
     let list = Arc::clone(modules);
     worker::spawn("devices", move || devices::watch(&list));
+    wait
+}
+
+fn start_network(started: Instant, settings: &Settings) {
     let (time, leases) = mpsc::channel();
     let servers = settings.ntp.clone();
     worker::spawn("time", move || time::run(&servers, &leases));
@@ -114,11 +126,21 @@ fn start_workers(started: Instant, settings: &Settings, modules: &Arc<Modules>) 
     let announcement = settings.announcement();
     worker::spawn("mdns", move || mdns::run(&announcement));
     worker::spawn("network", move || network::watch(&plan));
-    if wait.recv_timeout(MODULES_WAIT).is_err() {
-        log::error!("firmware: modules take longer than {MODULES_WAIT:?}, starting without them");
+}
+
+/// The camera looks for its sensor once, when it starts, and the card needs its file systems.
+fn wait_for_modules(started: Instant, loaded: &mpsc::Receiver<()>) {
+    match loaded.recv_timeout(MODULES_WAIT) {
+        Ok(()) => {
+            let took_ms = clock::now().since(started).as_millis();
+            log::info!("firmware: modules done since_start_ms={took_ms}");
+        }
+        Err(mpsc::RecvTimeoutError::Timeout) => log::error!(
+            "firmware: modules take longer than {MODULES_WAIT:?}, starting without them"
+        ),
+        // Said before.
+        Err(mpsc::RecvTimeoutError::Disconnected) => {}
     }
-    let took_ms = clock::now().since(started).as_millis();
-    log::info!("firmware: modules done since_start_ms={took_ms}");
 }
 
 /// The camera serves 554 and 80 without being root.

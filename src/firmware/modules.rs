@@ -16,6 +16,8 @@ use nix::fcntl::{OFlag, open};
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::sys::stat::Mode;
 
+use super::command_line;
+
 /// What the image knows of modules.
 #[derive(Debug)]
 pub(super) struct Modules {
@@ -64,7 +66,8 @@ impl Modules {
 
     /// Loads the board's list in its order.
     pub(super) fn load_list(&self) {
-        for entry in self.list.iter().filter(|entry| entry.at_start) {
+        let is_asked_for = |entry: &&Entry| entry.at_start || command_line::has(&entry.module);
+        for entry in self.list.iter().filter(is_asked_for) {
             self.load_named(&entry.module);
         }
     }

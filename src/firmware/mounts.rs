@@ -1,8 +1,6 @@
 //! Turns an empty root into the file systems that Linux programs expect.
 //!
 //! proc(5), sysfs(5), tmpfs(5); devtmpfs is the kernel's own /dev.
-//!
-//! Not implemented: the data partition.
 
 use std::fs;
 

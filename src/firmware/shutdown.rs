@@ -1,6 +1,4 @@
 //! Turns a decision to stop into a machine that is off or starts again, with its data written.
-//!
-//! Not implemented: unmounting the data partition, which does not exist yet.
 
 use std::time::Duration;
 
@@ -9,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sync};
 
-use super::worker;
+use super::{storage, worker};
 use crate::sys::clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +28,7 @@ pub(super) fn now(why: Why) -> ! {
         }
     }
     sync();
+    storage::shut_down();
     log::info!("firmware: down");
     let mode = match why {
         Why::Restart => RebootMode::RB_AUTOBOOT,

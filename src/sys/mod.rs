@@ -4,6 +4,7 @@
 #![allow(unsafe_code, reason = "the island of DESIGN: every block states its preconditions")]
 
 pub mod address_monitor;
+pub mod block;
 pub mod clock;
 pub mod encoder;
 pub mod netlink;
