@@ -1,5 +1,6 @@
 //! A booted image: its console as lines, its keyboard, and QEMU's monitor.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -17,11 +18,21 @@ pub(crate) struct Options {
     pub(crate) fps: &'static str,
     pub(crate) bitrate: &'static str,
     pub(crate) append: &'static str,
+    /// One of scripts/run-qemu's.
+    pub(crate) board: &'static str,
+    pub(crate) card: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { size: "320x240", fps: "10", bitrate: "500k", append: "" }
+        Self {
+            size: "320x240",
+            fps: "10",
+            bitrate: "500k",
+            append: "",
+            board: "qemu-virt",
+            card: None,
+        }
     }
 }
 
@@ -45,7 +56,8 @@ impl Guest {
         command
             .args(["--rtsp", &rtsp.to_string(), "--udp", &udp.to_string()])
             .args(["--size", options.size, "--fps", options.fps, "--bitrate", options.bitrate])
-            .args(["--append", options.append, "--timeout", "300"])
+            .args(["--append", options.append, "--timeout", "300", "--board", options.board])
+            .args(options.card.iter().flat_map(|card| [OsStr::new("--card"), card.as_os_str()]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -88,6 +100,11 @@ impl Guest {
     pub(crate) fn first_line(&mut self, text: &str) -> String {
         let found = self.log.iter().find(|line| line.contains(text)).cloned();
         found.unwrap_or_else(|| self.line(text))
+    }
+
+    /// Whether a line that was received so far contains `text`.
+    pub(crate) fn log_has(&self, text: &str) -> bool {
+        self.log.iter().any(|line| line.contains(text))
     }
 
     /// Magic SysRq: a break on the serial line (Ctrl-a b), then a key.
@@ -156,7 +173,7 @@ pub(crate) fn stamp(line: &str) -> Duration {
     Duration::from_secs_f64(seconds.trim().parse().unwrap())
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

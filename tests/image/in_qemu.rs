@@ -1,13 +1,19 @@
 //! The whole image under emulation: start, lease, healing, and a picture in a player.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::guest::{self, Guest, Options, stamp, value};
 use crate::player;
 
-/// Whether the tools for a test are there; prints what is not.
 fn ready(tools: &[&str]) -> bool {
-    let image = guest::image().exists().then_some(()).ok_or("target/images/qemu-virt");
+    is_ready(&guest::image(), tools)
+}
+
+/// Whether the image and the tools for a test are there; prints what is not.
+pub(crate) fn is_ready(image: &Path, tools: &[&str]) -> bool {
+    let name = image.to_str().unwrap();
+    let image = image.exists().then_some(()).ok_or(name);
     let found = |tool: &&&str| !std::env::split_paths(&path()).any(|dir| dir.join(tool).exists());
     let missing = image.err().or_else(|| tools.iter().find(found).copied());
     if let Some(missing) = missing {

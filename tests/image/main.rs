@@ -1,6 +1,6 @@
-//! Boots the qemu-virt image and looks at it as its users do: at its console and at its stream.
+//! Boots the images and looks at them as their users do: at the console and at the stream.
 //!
-//! Needs `scripts/image qemu-virt`, qemu-system-aarch64 and ffmpeg. What is missing is said and the
+//! Needs `scripts/image` for both boards, qemu-system-aarch64, mtools and ffmpeg. What is missing is said and the
 //! test passed over; with OCELLUS_REQUIRE_TOOLS=1 it fails instead, which is how CI runs it.
 #![allow(
     clippy::disallowed_types,
@@ -10,6 +10,7 @@
     reason = "a real client on real sockets, and a failing test"
 )]
 
+mod card_in_qemu;
 mod guest;
 mod in_qemu;
 mod player;
