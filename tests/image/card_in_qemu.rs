@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::guest::{Guest, Options, root};
 use crate::guest::value;
+use crate::guest::{Guest, Options, root};
 use crate::in_qemu::is_ready;
 use crate::player;
 
