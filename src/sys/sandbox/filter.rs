@@ -276,6 +276,7 @@ const ALLOWED_HERE: &[c_long] = &[
 const ALLOWED_HERE: &[c_long] = &[];
 
 #[cfg(test)]
+#[allow(clippy::disallowed_types, reason = "the calls behind the type are what is tested")]
 mod tests {
     use std::fs;
     use std::net::{TcpListener, UdpSocket};
