@@ -113,6 +113,7 @@ const RIGHTS_2: u64 = (1 << 14) - 1;
 const RIGHTS_3: u64 = (1 << 15) - 1;
 
 #[cfg(test)]
+#[allow(clippy::print_stdout, reason = "a test that is passed over says so")]
 mod tests {
     use std::fs;
     use std::io::ErrorKind;

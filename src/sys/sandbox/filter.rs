@@ -279,7 +279,7 @@ const ALLOWED_HERE: &[c_long] = &[];
 #[allow(clippy::disallowed_types, reason = "the calls behind the type are what is tested")]
 mod tests {
     use std::fs;
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::TcpListener;
     use std::thread;
 
     use nix::sched::{CloneFlags, unshare};
@@ -313,7 +313,7 @@ mod tests {
             restrict_calls().unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             listener.set_nonblocking(true).unwrap();
-            UdpSocket::bind("[::1]:0").or_else(|_| UdpSocket::bind("127.0.0.1:0")).unwrap();
+            crate::sys::udp::bind_any(0).unwrap();
             let sum = thread::Builder::new().name("inner".into()).spawn(|| {
                 let big: Vec<u64> = (0..4_000_000).collect();
                 big.iter().sum::<u64>()
