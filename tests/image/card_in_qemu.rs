@@ -134,7 +134,7 @@ fn a_card_of_16_gb_is_made_and_found_again() {
     let mut guest = Guest::boot(&card.options("card-virt"));
     let done = guest.first_line("storage: done");
     println!("second start: {done}");
-    assert!(guest.log_has("storage: mounted target=/data") && !guest.log_has("is being made"));
+    assert!(guest.has_said("storage: mounted target=/data") && !guest.has_said("is being made"));
 }
 
 #[test]

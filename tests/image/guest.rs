@@ -21,6 +21,8 @@ pub(crate) struct Options {
     /// One of scripts/run-qemu's.
     pub(crate) board: &'static str,
     pub(crate) card: Option<PathBuf>,
+    /// Whether a guest that restarts does so, instead of ending QEMU.
+    pub(crate) reboot: bool,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             append: "",
             board: "qemu-virt",
             card: None,
+            reboot: false,
         }
     }
 }
@@ -58,6 +61,7 @@ impl Guest {
             .args(["--size", options.size, "--fps", options.fps, "--bitrate", options.bitrate])
             .args(["--append", options.append, "--timeout", "300", "--board", options.board])
             .args(options.card.iter().flat_map(|card| [OsStr::new("--card"), card.as_os_str()]))
+            .args(options.reboot.then_some("--reboot"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -96,6 +100,16 @@ impl Guest {
         }
     }
 
+    /// The next line of the console that contains either text.
+    pub(crate) fn either(&mut self, one: &str, other: &str) -> String {
+        loop {
+            let line = self.line("");
+            if line.contains(one) || line.contains(other) {
+                return line;
+            }
+        }
+    }
+
     /// The first line of the whole console that contains `text`.
     pub(crate) fn first_line(&mut self, text: &str) -> String {
         let found = self.log.iter().find(|line| line.contains(text)).cloned();
@@ -103,7 +117,7 @@ impl Guest {
     }
 
     /// Whether a line that was received so far contains `text`.
-    pub(crate) fn log_has(&self, text: &str) -> bool {
+    pub(crate) fn has_said(&self, text: &str) -> bool {
         self.log.iter().any(|line| line.contains(text))
     }
 

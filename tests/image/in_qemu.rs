@@ -55,6 +55,66 @@ fn the_camera_starts_gets_a_lease_and_is_restarted_when_it_dies() {
     let gap = stamp(&again).checked_sub(stamp(&died)).unwrap();
     println!("restarted after {gap:?}");
     assert!(gap < Duration::from_secs(1), "{gap:?}");
+    // Its first beat follows its first access unit.
+    let streams = guest.line("firmware: camera beats");
+    let gap = stamp(&streams).checked_sub(stamp(&died)).unwrap();
+    println!("streams again after {gap:?}");
+    assert!(gap <= Duration::from_secs(1), "{gap:?}");
+}
+
+#[test]
+fn the_camera_is_shut_in_and_still_takes_the_device_and_the_low_port() {
+    if !ready(&["qemu-system-aarch64", "ffmpeg"]) {
+        return;
+    }
+    let mut guest = Guest::boot(&Options::default());
+    let watchdog = guest.first_line("firmware: watchdog started");
+    assert_eq!(value(&watchdog, "driver"), "softdog");
+    let sandbox = guest.first_line("run: sandbox");
+    assert_eq!((value(&sandbox, "files"), value(&sandbox, "calls")), ("true", "true"));
+    let source = guest.first_line("capture: source=");
+    assert!(source.contains("v4l2:/dev/video0"), "{source}");
+    let played = player::play(guest.url(), "tcp", 75, Duration::from_secs(90));
+    assert!(played.frames >= 75, "{played:?}");
+
+    let memory = guest.first_line("firmware: memory");
+    println!("{memory}");
+    let kb = |key| value(&memory, key).parse::<u64>().unwrap();
+    assert!(kb("used_kb") <= 64 << 10, "{memory}");
+    assert!(kb("pid1_anon_kb") <= 1 << 10, "{memory}");
+    for complaint in ["has no user", "no priority", "cannot be given", "not restricted"] {
+        assert!(!guest.has_said(complaint), "{complaint}");
+    }
+}
+
+#[test]
+fn a_machine_whose_cameras_never_beat_starts_again_and_streams() {
+    if !ready(&["qemu-system-aarch64", "ffmpeg"]) {
+        return;
+    }
+    let append = "sysrq_always_enabled";
+    let mut guest = Guest::boot(&Options { append, reboot: true, ..Options::default() });
+    let _ = guest.first_line("firmware: watchdog started");
+    // The kernel kills the camera as above, again and again, until process 1 gives up.
+    guest.type_break_and("f");
+    let fed_last = loop {
+        let line = guest.either("firmware: camera started", "firmware: watchdog is fed no more");
+        if line.contains("fed no more") {
+            break line;
+        }
+        guest.type_break_and("f");
+    };
+    println!("{fed_last}");
+    // It must not come back before the watchdog bites.
+    while guest.either("firmware: camera started", "firmware: pid 1 up").contains("started") {
+        guest.type_break_and("f");
+    }
+    // In either order.
+    let (beats, lease) = ("firmware: camera beats", "network: lease acquired");
+    let first = guest.either(beats, lease);
+    let _ = guest.line(if first.contains(beats) { lease } else { beats });
+    let played = player::play(guest.url(), "tcp", 25, Duration::from_secs(90));
+    assert!(played.frames >= 25, "{played:?}");
 }
 
 #[test]
