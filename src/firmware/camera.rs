@@ -1,4 +1,4 @@
-//! Turns this binary into the camera process: its user, its limits, its pipe for beats.
+//! Turns this binary into the camera process: its user, its limits, its pipes for beats and words.
 //!
 //! The camera is nobody to the machine: its own user, the group of the video nodes, no file that it
 //! may write, no home. It shuts itself in as soon as it has read its configuration
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -18,6 +18,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2, read};
 
+use super::journal;
 use crate::sys::process::{self, Identity};
 use crate::time::Instant;
 
@@ -52,6 +53,7 @@ impl Camera {
         config: Option<&'static str>,
         identity: Option<Identity>,
     ) -> io::Result<Self> {
+        let (said, says) = io::pipe()?;
         let (beats, beating) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("ocellus").args(["run", "--no-generated-user"]).current_dir("/").env_clear();
@@ -61,6 +63,7 @@ impl Camera {
         if let Some(level) = std::env::var_os("RUST_LOG") {
             command.env("RUST_LOG", level);
         }
+        command.stdin(Stdio::null()).stdout(says.try_clone()?).stderr(says);
         command.env(STARTED_VARIABLE, started.as_micros().to_string());
         command.env(SANDBOX_VARIABLE, "1");
         process::unblock_signals(&mut command);
@@ -70,6 +73,7 @@ impl Camera {
         }
         // The handle is dropped, not waited for: the supervisor waits for everybody.
         let child = command.spawn()?;
+        journal::follow_camera(said);
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE) {
             log::warn!("firmware: oom_score_adj cannot be set pid={pid} error={error}");

@@ -1,144 +1,143 @@
-//! Turns log records into lines on the console, stamped like the kernel's own, and keeps the newest
-//! of them in memory.
+//! Turns lines into text on every console of the kernel: HDMI, the serial line, or both.
 //!
-//! Standard error of process 1 is /dev/console, which the kernel opened; the stamp is seconds of
-//! CLOCK_MONOTONIC, which starts with the kernel.
-//!
-//! Not implemented: what the camera process says is on the console only.
+//! /dev/console is only the last console of the kernel's command line, so each one that
+//! /sys/class/tty/console/active names is opened. A console may stop for good (a keyboard's scroll
+//! lock): each has a thread and a bounded queue, and loses lines rather than hold anybody up.
 
-use std::collections::VecDeque;
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write};
+use std::fs::{OpenOptions, read_to_string};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::panic;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use nix::sys::stat::{fstat, makedev};
 
 use crate::sys::clock;
 
-/// Sends the log to the console, and panics of any thread to the log.
-pub(super) fn start_log() {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(log::LevelFilter::Info);
-    // The kernel hands unknown NAME=VALUE arguments of its command line on to process 1.
-    builder.parse_default_env();
-    builder.format(|out, record| {
-        let micros = clock::now().as_micros();
-        let level = match record.level() {
-            log::Level::Error => "error: ",
-            log::Level::Warn => "warning: ",
-            log::Level::Info | log::Level::Debug | log::Level::Trace => "",
-        };
-        let (s, rest) = (micros / 1_000_000, micros % 1_000_000);
-        let line = format!("[{s:5}.{rest:06}] {level}{}\n", record.args());
-        keep(&mut RING.lock().unwrap_or_else(PoisonError::into_inner), line.as_bytes());
-        out.write_all(line.as_bytes())
-    });
-    // A second logger could only come from a caller that broke the contract of `run`.
-    let _ = builder.try_init();
-    panic::set_hook(Box::new(|info| log::error!("firmware: panic: {info}")));
+/// The consoles that show what they are told to.
+#[derive(Debug)]
+pub(super) struct Consoles {
+    queues: Vec<SyncSender<Message>>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Line(Arc<[u8]>),
+    /// Answered when everything before it was shown.
+    Flush(SyncSender<()>),
+}
+
+impl Consoles {
+    /// Opens what standard error stands for: the kernel's consoles, or that file alone.
+    pub(super) fn open() -> Self {
+        let mut outputs: Vec<Box<dyn Write + Send>> = Vec::new();
+        if is_console() {
+            let active = read_to_string(ACTIVE).unwrap_or_default();
+            let opened = active.split_whitespace().filter_map(|name| open(name).ok());
+            outputs.extend(opened);
+        }
+        if outputs.is_empty() {
+            outputs.push(Box::new(io::stderr()));
+        }
+        Self { queues: outputs.into_iter().filter_map(start).collect() }
+    }
+
+    pub(super) fn show(&self, line: &Arc<[u8]>) {
+        for queue in &self.queues {
+            // Full: that console has stopped, or is slower than the log.
+            let _ = queue.try_send(Message::Line(Arc::clone(line)));
+        }
+    }
+
+    /// Returns when all lines are shown, or after `patience`.
+    pub(super) fn flush(&self, patience: Duration) {
+        let end = clock::now() + patience;
+        for queue in &self.queues {
+            let (done, wait) = sync_channel(1);
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                queue.try_send(Message::Flush(done))
+            {
+                continue;
+            }
+            let _ = wait.recv_timeout(end.since(clock::now()));
+        }
+    }
+}
+
+/// Shows lines in a thread of their own.
+fn start(output: Box<dyn Write + Send>) -> Option<SyncSender<Message>> {
+    let (queue, messages) = sync_channel(QUEUE_LEN);
+    let thread = thread::Builder::new().name("console".to_owned());
+    thread.spawn(move || show_all(output, &messages)).ok().map(|_| queue)
+}
+
+fn show_all(mut output: Box<dyn Write + Send>, messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            // A console that fails may come back: a monitor that is plugged in.
+            Message::Line(line) => drop(output.write_all(&line)),
+            // Who asked may have gone on.
+            Message::Flush(done) => drop(done.try_send(())),
+        }
+    }
+}
+
+/// Whether standard error is the kernel's console, as it is for process 1 of a machine.
+fn is_console() -> bool {
+    fstat(io::stderr()).is_ok_and(|stat| stat.st_rdev == makedev(5, 1))
+}
+
+fn open(name: &str) -> io::Result<Box<dyn Write + Send>> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    Ok(Box::new(options.open(Path::new("/dev").join(name))?))
 }
 
 pub(super) fn refuse() {
     // Without a log there is nothing else; if even this fails, the exit status says it.
-    let _ = writeln!(std::io::stderr(), "ocellus init is for process 1 of a firmware image only");
+    let _ = writeln!(io::stderr(), "ocellus init is for process 1 of a firmware image only");
 }
 
-/// The newest lines, the kernel's and then ours, 64 kB in all.
-pub(super) fn log_text() -> Vec<u8> {
-    let ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
-    let ours: Vec<u8> = ring.iter().copied().collect();
-    drop(ring);
-    text_of(&kernel_lines(), &ours)
-}
-
-fn text_of(kernel: &[u8], ours: &[u8]) -> Vec<u8> {
-    let kernel = newest(kernel, MAX_KERNEL_LEN);
-    let ours = newest(ours, RING_LEN - MAX_KERNEL_LEN - 2 * HEADING_LEN);
-    [b"--- kernel ---\n", kernel, b"--- ocellus ---\n", ours].concat()
-}
-
-/// The kernel's own ring; each read of it is one record: `priority,number,time,flags;text`.
-fn kernel_lines() -> Vec<u8> {
-    let flags = OFlag::O_NONBLOCK.bits();
-    let Ok(mut ring) = OpenOptions::new().read(true).custom_flags(flags).open("/dev/kmsg") else {
-        return Vec::new();
-    };
-    let (mut lines, mut record) = (Vec::new(), [0; MAX_KMSG_LEN]);
-    // Bounded, should records come faster than they are read.
-    for _ in 0..MAX_KMSG_COUNT {
-        match ring.read(&mut record) {
-            Ok(len @ 1..) => lines.extend(kernel_line(record.get(..len).unwrap_or_default())),
-            // EPIPE: that record was overwritten meanwhile; the next one is there.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {}
-            Ok(_) | Err(_) => break,
-        }
-    }
-    lines
-}
-
-/// One record as the console shows it.
-fn kernel_line(record: &[u8]) -> Vec<u8> {
-    let text = String::from_utf8_lossy(record);
-    let line = text.lines().next().unwrap_or_default();
-    let Some((header, message)) = line.split_once(';') else { return Vec::new() };
-    let micros = header.split(',').nth(2).and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
-    format!("[{:5}.{:06}] {message}\n", micros / 1_000_000, micros % 1_000_000).into_bytes()
-}
-
-fn keep(ring: &mut VecDeque<u8>, line: &[u8]) {
-    let line = newest(line, RING_LEN);
-    let excess = (ring.len() + line.len()).saturating_sub(RING_LEN);
-    ring.drain(..excess);
-    ring.extend(line);
-}
-
-/// The last `len` bytes at most.
-fn newest(bytes: &[u8], len: usize) -> &[u8] {
-    bytes.get(bytes.len().saturating_sub(len)..).unwrap_or_default()
-}
-
-static RING: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
-/// Some hundred lines, which is weeks of a healthy camera.
-const RING_LEN: usize = 64 << 10;
-const MAX_KERNEL_LEN: usize = 24 << 10;
-const HEADING_LEN: usize = 16;
-/// The kernel's PRINTK_MESSAGE_MAX; less than a record is an error.
-const MAX_KMSG_LEN: usize = 8 << 10;
-const MAX_KMSG_COUNT: usize = 10_000;
+/// Names of terminals, the one of /dev/console last (Documentation/ABI/testing/sysfs-tty).
+const ACTIVE: &str = "/sys/class/tty/console/active";
+/// More than a start says before a slow console has shown the first lines.
+const QUEUE_LEN: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_ring_keeps_the_newest_lines_and_never_grows() {
-        let mut ring = VecDeque::new();
-        for number in 0..5_000 {
-            keep(&mut ring, format!("this is line {number}\n").as_bytes());
-            assert!(ring.len() <= RING_LEN);
+    /// Shows nothing, ever.
+    struct Stopped(Receiver<()>);
+
+    impl Write for Stopped {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(line.len())
         }
-        let text = String::from_utf8(ring.iter().copied().collect()).unwrap();
-        assert!(text.ends_with("this is line 4999\n"));
-        keep(&mut ring, &vec![b'x'; 2 * RING_LEN]);
-        assert_eq!(ring.len(), RING_LEN);
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]
-    fn a_written_log_is_64_kb_at_most_and_holds_the_newest_of_both() {
-        let text = text_of(&vec![b'k'; 100_000], &vec![b'o'; 100_000]);
-        assert!(text.len() <= RING_LEN && text.len() > RING_LEN - 100, "{}", text.len());
-        let text = text_of(b"kernel\n", b"ours\n");
-        assert_eq!(text, b"--- kernel ---\nkernel\n--- ocellus ---\nours\n");
-    }
-
-    #[test]
-    fn kernel_records_become_lines() {
-        let record = b"6,339,5140900,-,caller=T1;NET: Registered\n SUBSYSTEM=net\n";
-        assert_eq!(kernel_line(record), b"[    5.140900] NET: Registered\n");
-        for damaged in [&b""[..], b"no header\n", b"\xff"] {
-            assert_eq!(kernel_line(damaged), b"");
+    fn a_console_that_stopped_holds_nobody_up() {
+        let (_stop, stopped) = sync_channel(0);
+        let (mut shown, output) = io::pipe().unwrap();
+        let outputs: [Box<dyn Write + Send>; 2] = [Box::new(Stopped(stopped)), Box::new(output)];
+        let consoles = Consoles { queues: outputs.into_iter().filter_map(start).collect() };
+        for _ in 0..2 * QUEUE_LEN {
+            consoles.show(&Arc::from(*b"line\n"));
+            consoles.queues.last().unwrap().send(Message::Line(Arc::from(*b"more\n"))).unwrap();
+            let mut bytes = [0; 10];
+            io::Read::read_exact(&mut shown, &mut bytes).unwrap();
+            assert_eq!(&bytes, b"line\nmore\n");
         }
+        consoles.flush(Duration::from_millis(10));
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Threads: the main one supervises and reaps; `modules` loads the board's list; `devices` answers
 //! the kernel's announcements; `network` and one per interface run DHCP; `time` runs SNTP; `mdns`
-//! answers for the camera's name.
+//! answers for the camera's name; `camera-log` hears the camera; one `console` for each shows it.
 //!
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -17,6 +17,7 @@ mod console;
 mod devices;
 mod folder;
 mod interface;
+mod journal;
 mod mdns;
 mod memory;
 mod modules;
@@ -64,13 +65,17 @@ pub fn run() -> ! {
     let signals = watched_signals();
     let blocked = signals.thread_block();
 
-    mounts::mount_all();
-    console::start_log();
+    let unmounted = mounts::mount_all();
+    journal::start();
     log::info!("firmware: pid 1 up uptime_ms={}", started.as_micros() / 1000);
     // The kernel then asks for an orderly end, with SIGINT, instead of starting again at once.
     let asked = set_cad_enabled(false);
     for errno in [blocked.err(), asked.err()].into_iter().flatten() {
         log::error!("firmware: signals will not come in order error={errno}");
+    }
+
+    for (target, errno) in unmounted {
+        log::error!("firmware: {target} cannot be mounted error={errno}");
     }
 
     let modules = Arc::new(Modules::read());

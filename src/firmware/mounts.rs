@@ -7,8 +7,10 @@ use std::fs;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
-/// Mounts everything, and goes on past what cannot be mounted.
-pub(super) fn mount_all() {
+/// Mounts everything, and goes on past what cannot be mounted, which is returned: there is no log
+/// before /sys is mounted.
+pub(super) fn mount_all() -> Vec<(&'static str, Errno)> {
+    let mut failed = Vec::new();
     for Mount { kind, target, flags, data } in MOUNTS {
         // If it is missing, mount says so.
         let _ = fs::create_dir(target);
@@ -16,9 +18,10 @@ pub(super) fn mount_all() {
         match mount(Some(*kind), *target, Some(*kind), flags, Some(*data)) {
             // Busy: the kernel (devtmpfs.mount=1) or a container has mounted it.
             Ok(()) | Err(Errno::EBUSY) => {}
-            Err(errno) => log::error!("firmware: {target} cannot be mounted error={errno}"),
+            Err(errno) => failed.push((*target, errno)),
         }
     }
+    failed
 }
 
 struct Mount {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::mount::{MsFlags, mount};
 
 use super::folder::{self, Folder};
-use super::{console, settings, worker};
+use super::{journal, settings, worker};
 use crate::config::{Config, Origin, STORE_FILES, Store, replace};
 
 /// Finds the configuration and hands it to the camera.
@@ -225,7 +225,7 @@ fn write_logs(boot: &Path) {
     for pause in LOG_PAUSES {
         worker::wait(pause);
         let writable = Writable::new(boot);
-        if let Err(error) = write_safely(&boot.join(LOG), &console::log_text()) {
+        if let Err(error) = write_safely(&boot.join(LOG), &journal::text()) {
             log::error!("firmware: {LOG} cannot be written error={error}");
         }
         drop(writable);

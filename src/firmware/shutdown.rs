@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sync};
 
-use super::{storage, worker};
+use super::{journal, storage, worker};
 use crate::sys::clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(super) fn now(why: Why) -> ! {
     sync();
     storage::shut_down();
     log::info!("firmware: down");
+    journal::flush();
     let mode = match why {
         Why::Restart => RebootMode::RB_AUTOBOOT,
         Why::PowerOff => RebootMode::RB_POWER_OFF,

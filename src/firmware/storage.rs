@@ -32,6 +32,8 @@ enum Error {
     Foreign,
     #[error("{call} failed: {source}")]
     Io { call: &'static str, source: io::Error },
+    #[error("{program} took longer than {PROGRAM_LIMIT:?}")]
+    Slow { program: &'static str },
     #[error("{program} ended with {status}")]
     Program { program: &'static str, status: std::process::ExitStatus },
 }
@@ -214,7 +216,20 @@ fn run(
     // What it says goes to the console, like our own words.
     command.args(arguments).arg(device).stdin(Stdio::null()).stdout(Stdio::null());
     process::unblock_signals(&mut command);
-    let status = command.status().map_err(|source| Error::Io { call: program, source })?;
+    let mut child = command.spawn().map_err(|source| Error::Io { call: program, source })?;
+    let end = clock::now() + PROGRAM_LIMIT;
+    let status = loop {
+        let status = child.try_wait().map_err(|source| Error::Io { call: program, source })?;
+        match status {
+            Some(status) => break status,
+            None if clock::now() < end => worker::wait(PROGRAM_POLLING),
+            None => {
+                // It may hang in the card's driver, where no signal reaches it; it is not waited for.
+                let _ = child.kill();
+                return Err(Error::Slow { program });
+            }
+        }
+    };
     match status.code() {
         Some(code) if code & !tolerated == 0 => Ok(()),
         _ => Err(Error::Program { program, status }),
@@ -252,6 +267,9 @@ const E2FSCK: &str = "/sbin/e2fsck";
 /// e2fsck(8): errors were corrected; a restart would be good if it were the root.
 const E2FSCK_REPAIRED: i32 = 0b11;
 
+/// Both take less than 2 s for 16 GB; a card that fails must not cost the pictures.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
+const PROGRAM_POLLING: Duration = Duration::from_millis(10);
 /// Cards answer within a second or two; a slow one must not cost the pictures.
 const CARD_WAIT: Duration = Duration::from_secs(10);
 /// Between looks when the kernel cannot be listened to.

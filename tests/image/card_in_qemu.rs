@@ -87,7 +87,9 @@ fn a_raspberry_pi_3b_streams_from_its_card() {
         return;
     }
     let card = Card::new("raspi3b", 128 << 20);
-    let mut guest = Guest::boot(&card.options("raspi3b"));
+    // As on a board: /dev/console is the screen, and the serial line is to show as much.
+    let append = "console=tty0";
+    let mut guest = Guest::boot(&Options { append, ..card.options("raspi3b") });
     for line in ["card found", "target=/boot", "target=/data", "storage: done", "first access unit"]
     {
         println!("{}", guest.first_line(line));
