@@ -11,6 +11,16 @@ pub(super) fn has(name: &str) -> bool {
     contains(&fs::read_to_string("/proc/cmdline").unwrap_or_default(), name)
 }
 
+/// What the kernel's own words `NAME=VALUE` say, in their order.
+pub(super) fn values(name: &str) -> Vec<String> {
+    values_in(&fs::read_to_string("/proc/cmdline").unwrap_or_default(), name)
+}
+
+fn values_in(line: &str, name: &str) -> Vec<String> {
+    let value = |word: &str| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+    line.split_whitespace().filter_map(value).collect()
+}
+
 fn contains(line: &str, name: &str) -> bool {
     line.split_whitespace().any(|word| word.strip_prefix("ocellus.") == Some(name))
 }
@@ -26,5 +36,12 @@ mod tests {
         for name in ["vivid", "car", "", "quiet"] {
             assert!(!contains(line, name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_may_have_several_values() {
+        let line = "console=ttyS1,115200 xconsole=no console=tty0 console consoles=no quiet\n";
+        assert_eq!(values_in(line, "console"), ["ttyS1,115200", "tty0"]);
+        assert_eq!(values_in(line, "panic"), [""; 0]);
     }
 }

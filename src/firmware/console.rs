@@ -1,21 +1,22 @@
 //! Turns lines into text on every console of the kernel: HDMI, the serial line, or both.
 //!
-//! /dev/console is only the last console of the kernel's command line, so each one that
-//! /sys/class/tty/console/active names is opened. A console may stop for good (a keyboard's scroll
-//! lock): each has a thread and a bounded queue, and loses lines rather than hold anybody up.
+//! /dev/console is only the last console of the kernel's command line, so each one that it names is
+//! opened, when its driver is there. A console may stop for good (a keyboard's scroll lock): each
+//! has a thread and a bounded queue, and loses lines rather than hold anybody up.
 
-use std::fs::{OpenOptions, read_to_string};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::{fstat, makedev};
 
+use super::{command_line, worker};
 use crate::sys::clock;
 
 /// The consoles that show what they are told to.
@@ -34,16 +35,20 @@ enum Message {
 impl Consoles {
     /// Opens what standard error stands for: the kernel's consoles, or that file alone.
     pub(super) fn open() -> Self {
-        let mut outputs: Vec<Box<dyn Write + Send>> = Vec::new();
-        if is_console() {
-            let active = read_to_string(ACTIVE).unwrap_or_default();
-            let opened = active.split_whitespace().filter_map(|name| open(name).ok());
-            outputs.extend(opened);
+        let names = if is_console() { command_line::values("console") } else { Vec::new() };
+        let mut queues: Vec<_> = names
+            .iter()
+            // Behind the name may be a rate: ttyS1,115200.
+            .filter_map(|name| name.split(',').next())
+            .filter_map(|name| {
+                let path = Path::new("/dev").join(name);
+                start(move || when_it_is_there(&path))
+            })
+            .collect();
+        if queues.is_empty() {
+            queues.extend(start(io::stderr));
         }
-        if outputs.is_empty() {
-            outputs.push(Box::new(io::stderr()));
-        }
-        Self { queues: outputs.into_iter().filter_map(start).collect() }
+        Self { queues }
     }
 
     pub(super) fn show(&self, line: &Arc<[u8]>) {
@@ -58,24 +63,21 @@ impl Consoles {
         let end = clock::now() + patience;
         for queue in &self.queues {
             let (done, wait) = sync_channel(1);
-            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                queue.try_send(Message::Flush(done))
-            {
-                continue;
+            if queue.try_send(Message::Flush(done)).is_ok() {
+                let _ = wait.recv_timeout(end.since(clock::now()));
             }
-            let _ = wait.recv_timeout(end.since(clock::now()));
         }
     }
 }
 
-/// Shows lines in a thread of their own.
-fn start(output: Box<dyn Write + Send>) -> Option<SyncSender<Message>> {
+/// Shows lines in a thread of their own, as soon as `open` returns.
+fn start<W: Write>(open: impl FnOnce() -> W + Send + 'static) -> Option<SyncSender<Message>> {
     let (queue, messages) = sync_channel(QUEUE_LEN);
     let thread = thread::Builder::new().name("console".to_owned());
-    thread.spawn(move || show_all(output, &messages)).ok().map(|_| queue)
+    thread.spawn(move || show_all(open(), &messages)).ok().map(|_| queue)
 }
 
-fn show_all(mut output: Box<dyn Write + Send>, messages: &Receiver<Message>) {
+fn show_all(mut output: impl Write, messages: &Receiver<Message>) {
     for message in messages {
         match message {
             // A console that fails may come back: a monitor that is plugged in.
@@ -86,15 +88,21 @@ fn show_all(mut output: Box<dyn Write + Send>, messages: &Receiver<Message>) {
     }
 }
 
+/// Opens a terminal once it can be; the driver of a serial line may come after process 1.
+fn when_it_is_there(path: &Path) -> impl Write + use<> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    loop {
+        match options.open(path) {
+            Ok(terminal) => return terminal,
+            Err(_) => worker::wait(RETRY),
+        }
+    }
+}
+
 /// Whether standard error is the kernel's console, as it is for process 1 of a machine.
 fn is_console() -> bool {
     fstat(io::stderr()).is_ok_and(|stat| stat.st_rdev == makedev(5, 1))
-}
-
-fn open(name: &str) -> io::Result<Box<dyn Write + Send>> {
-    let mut options = OpenOptions::new();
-    options.write(true).custom_flags(OFlag::O_NOCTTY.bits());
-    Ok(Box::new(options.open(Path::new("/dev").join(name))?))
 }
 
 pub(super) fn refuse() {
@@ -102,10 +110,9 @@ pub(super) fn refuse() {
     let _ = writeln!(io::stderr(), "ocellus init is for process 1 of a firmware image only");
 }
 
-/// Names of terminals, the one of /dev/console last (Documentation/ABI/testing/sysfs-tty).
-const ACTIVE: &str = "/sys/class/tty/console/active";
 /// More than a start says before a slow console has shown the first lines.
 const QUEUE_LEN: usize = 1024;
+const RETRY: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -126,17 +133,17 @@ mod tests {
     }
 
     #[test]
-    fn a_console_that_stopped_holds_nobody_up() {
+    fn a_console_that_stopped_or_never_comes_holds_nobody_up() {
         let (_stop, stopped) = sync_channel(0);
         let (mut shown, output) = io::pipe().unwrap();
-        let outputs: [Box<dyn Write + Send>; 2] = [Box::new(Stopped(stopped)), Box::new(output)];
-        let consoles = Consoles { queues: outputs.into_iter().filter_map(start).collect() };
+        let never = || when_it_is_there(Path::new("/dev/no-such-console"));
+        let queues = [start(|| Stopped(stopped)), start(never), start(|| output)];
+        let consoles = Consoles { queues: queues.into_iter().flatten().collect() };
         for _ in 0..2 * QUEUE_LEN {
             consoles.show(&Arc::from(*b"line\n"));
-            consoles.queues.last().unwrap().send(Message::Line(Arc::from(*b"more\n"))).unwrap();
-            let mut bytes = [0; 10];
+            let mut bytes = [0; 5];
             io::Read::read_exact(&mut shown, &mut bytes).unwrap();
-            assert_eq!(&bytes, b"line\nmore\n");
+            assert_eq!(&bytes, b"line\n");
         }
         consoles.flush(Duration::from_millis(10));
     }

@@ -18,7 +18,7 @@ use nix::fcntl::OFlag;
 use super::console::Consoles;
 use crate::sys::clock;
 
-/// Sends the log to the consoles, and panics of any thread to the log. /sys is mounted.
+/// Sends the log to the consoles, and panics of any thread to the log. /proc is mounted.
 pub(super) fn start() {
     // A second set could only come from a caller that broke the contract of `run`.
     let _ = CONSOLES.set(Consoles::open());

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::command_line;
 use super::modules::Modules;
 use crate::sys::watchdog::Watchdog;
 use crate::time::Instant;
@@ -22,8 +23,7 @@ pub(super) struct Feeder {
 impl Feeder {
     /// Starts the watchdog that the kernel's command line chooses.
     pub(super) fn start(modules: &Modules, now: Instant) -> Self {
-        let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let driver = choose(&command_line);
+        let driver = choose(&command_line::values("ocellus.watchdog"));
         let watchdog = driver.and_then(|driver| {
             modules.load_named(driver.module);
             let device = find(Path::new("/sys/class/watchdog"), driver.identity)?;
@@ -97,11 +97,8 @@ struct Driver {
 }
 
 /// The driver that the command line names, else the boards' own; `None` for `off`.
-fn choose(command_line: &str) -> Option<Driver> {
-    let words = command_line.split_ascii_whitespace();
-    let mut names = words.filter_map(|word| word.strip_prefix("ocellus.watchdog="));
-    let name = names.next_back();
-    let Some(name) = name else { return DRIVERS.first().copied() };
+fn choose(names: &[String]) -> Option<Driver> {
+    let Some(name) = names.last() else { return DRIVERS.first().copied() };
     if name == "off" {
         return None;
     }
@@ -139,16 +136,16 @@ mod tests {
     #[test]
     fn the_command_line_chooses_the_driver_and_its_last_word_counts() {
         let cases = [
-            ("", Some("bcm2835_wdt")),
-            ("quiet ocellus.watchdog=softdog panic=-1\n", Some("softdog")),
-            ("ocellus.watchdog=softdog ocellus.watchdog=bcm2835_wdt", Some("bcm2835_wdt")),
-            ("ocellus.watchdog=softdog ocellus.watchdog=off", None),
-            ("xocellus.watchdog=off", Some("bcm2835_wdt")),
-            ("ocellus.watchdog=cerberus", Some("bcm2835_wdt")),
+            (&[][..], Some("bcm2835_wdt")),
+            (&["softdog"], Some("softdog")),
+            (&["softdog", "bcm2835_wdt"], Some("bcm2835_wdt")),
+            (&["softdog", "off"], None),
+            (&["cerberus"], Some("bcm2835_wdt")),
         ];
-        for (command_line, wanted) in cases {
-            let chosen = choose(command_line).map(|driver| driver.module);
-            assert_eq!(chosen, wanted, "{command_line}");
+        for (names, wanted) in cases {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            let chosen = choose(&names).map(|driver| driver.module);
+            assert_eq!(chosen, wanted, "{names:?}");
         }
     }
 
