@@ -79,6 +79,20 @@ impl Camera {
         self.log.lock().unwrap().clone()
     }
 
+    /// Whether the log is as `wanted`, now or soon: it comes through a pipe.
+    pub(crate) fn comes_to_say(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        let asked = Instant::now();
+        loop {
+            if wanted(&self.log()) {
+                return true;
+            }
+            if asked.elapsed() >= LOG_LAG {
+                return false;
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     /// Asks for the end with SIGTERM; returns how it ended, how long it took, and its stdout since.
     pub(crate) fn stop(mut self) -> (ExitStatus, Duration, Vec<String>) {
         let asked = Instant::now();
@@ -123,3 +137,5 @@ pub(crate) fn credentials() -> Credentials {
 
 /// How long a start may take on a loaded two-core machine.
 const READY: Duration = Duration::from_secs(20);
+/// How late a line of the log may arrive.
+const LOG_LAG: Duration = Duration::from_secs(2);

@@ -128,7 +128,7 @@ fn gstreamer_decodes(camera: &Camera, lower: Lower) {
     let pictures = run.stdout.lines().filter(|line| line.contains("count: last-message = chain"));
     let pictures = pictures.count();
     let tail: String = run.stdout.lines().rev().take(5).collect();
-    let is_well = run.success() || cancelled_its_pause(&run, &camera.log());
+    let is_well = run.success() || cancelled_its_pause(&run, camera);
     if !run.success() {
         eprintln!("{lower:?}: GStreamer ended with {:?}: {}", run.status, run.stderr);
     }
@@ -144,17 +144,18 @@ fn gstreamer_decodes(camera: &Camera, lower: Lower) {
 /// Hence the look into the camera's log: in such a run it got TEARDOWN for this viewer, the last that
 /// played, which a connection that it had closed could not have carried. Not to offer PAUSE would be
 /// the only way around it, and would keep everybody from pausing.
-fn cancelled_its_pause(run: &Finished, log: &str) -> bool {
+fn cancelled_its_pause(run: &Finished, camera: &Camera) -> bool {
     let origins: Vec<&str> =
         run.stderr.lines().filter(|line| line.contains("gstrtspsrc.c")).collect();
     let reasons = run.stderr.lines().filter(|line| line.starts_with("Could not"));
     let mut errors = run.stderr.lines().filter(|line| line.starts_with("ERROR"));
-    let is_torn_down = log.rsplit_once("rtsp: playing session=").is_some_and(|(_, since)| {
+    let is_torn_down = |log: &str| {
+        let Some((_, since)) = log.rsplit_once("rtsp: playing session=") else { return false };
         let id = since.split(' ').next().unwrap_or(since);
         let ended = format!("rtsp: session ended session={id} ");
         since.lines().any(|line| line.contains(&ended) && line.ends_with("why=\"torn down\""))
-    });
-    is_torn_down
+    };
+    camera.comes_to_say(is_torn_down)
         && run.stdout.contains("Got EOS from element")
         && errors.all(|line| line.ends_with("rtspsrc0: Could not write to resource."))
         && matches!(origins[..], [send, pause]
