@@ -1,57 +1,16 @@
 //! The Raspberry Pi's card under emulation: its size, its first start, its partitions, its silence.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::guest::value;
-use crate::guest::{Guest, Options, root};
+use crate::card::{Card, image};
+use crate::guest::{Guest, value};
 use crate::in_qemu::is_ready;
 use crate::player;
 
-fn image() -> PathBuf {
-    root().join("target/images/ocellus-raspberrypi-arm64.img")
-}
-
-fn ready() -> bool {
+pub(crate) fn ready() -> bool {
     is_ready(&image(), &["qemu-system-aarch64", "mcopy", "ffmpeg"])
-}
-
-/// A fresh card of a size; removed when dropped.
-struct Card(PathBuf);
-
-impl Card {
-    fn new(name: &str, len: u64) -> Self {
-        let path = std::env::temp_dir().join(format!("ocellus-{}-{name}", std::process::id()));
-        fs::copy(image(), &path).unwrap();
-        // What lies behind the image takes no room on the host.
-        OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
-        Self(path)
-    }
-
-    fn options(&self, board: &'static str) -> Options {
-        Options { board, card: Some(self.0.clone()), ..Options::default() }
-    }
-
-    /// Type, first sector and number of sectors of the data partition.
-    fn data(&self) -> (u8, u32, u32) {
-        let mut entry = [0; 16];
-        File::open(&self.0).unwrap().read_exact_at(&mut entry, 446 + 16).unwrap();
-        let number = |at: usize| u32::from_le_bytes(*entry[at..].first_chunk().unwrap());
-        (entry[4], number(8), number(12))
-    }
-
-    fn write(&self, offset: u64, bytes: &[u8]) {
-        let card = OpenOptions::new().write(true).open(&self.0).unwrap();
-        card.write_all_at(bytes, offset).unwrap();
-    }
-}
-
-impl Drop for Card {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 /// The number of write operations that QEMU has seen.

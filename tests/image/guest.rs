@@ -23,6 +23,10 @@ pub(crate) struct Options {
     pub(crate) card: Option<PathBuf>,
     /// Whether a guest that restarts does so, instead of ending QEMU.
     pub(crate) reboot: bool,
+    /// Whether the card's own configuration is used, instead of one with a fresh password.
+    pub(crate) own_config: bool,
+    /// The UDP ports of frames to the host and to the guest, instead of QEMU's own network.
+    pub(crate) wire: Option<(u16, u16)>,
 }
 
 impl Default for Options {
@@ -35,6 +39,8 @@ impl Default for Options {
             board: "qemu-virt",
             card: None,
             reboot: false,
+            own_config: false,
+            wire: None,
         }
     }
 }
@@ -54,7 +60,12 @@ impl Guest {
     /// Returns when the stream's URL was printed.
     pub(crate) fn boot(options: &Options) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let (rtsp, udp) = free_ports();
+        let (rtsp, mut udp) = free_ports();
+        if options.wire.is_some() {
+            // Only the guest has it then.
+            udp = 8_000;
+        }
+        let wire = options.wire.map(|(host, guest)| format!("{host}:{guest}"));
         let mut command = Command::new(root().join("scripts/run-qemu"));
         command
             .args(["--rtsp", &rtsp.to_string(), "--udp", &udp.to_string()])
@@ -62,6 +73,8 @@ impl Guest {
             .args(["--append", options.append, "--timeout", "300", "--board", options.board])
             .args(options.card.iter().flat_map(|card| [OsStr::new("--card"), card.as_os_str()]))
             .args(options.reboot.then_some("--reboot"))
+            .args(options.own_config.then_some("--own-config"))
+            .args(wire.iter().flat_map(|wire| ["--wire", wire]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -10,10 +10,14 @@
     reason = "a real client on real sockets, and a failing test"
 )]
 
+mod card;
 mod card_in_qemu;
 mod guest;
 mod in_qemu;
 mod player;
+mod ports_in_qemu;
+mod provisioning_in_qemu;
+mod secrets_in_qemu;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
