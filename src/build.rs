@@ -7,10 +7,12 @@ use std::env;
 use std::process::{Command, Stdio};
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=PATH");
     println!("cargo::rerun-if-changed=src/build.rs");
     let target = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let needs_nasm = matches!(target.as_str(), "x86" | "x86_64");
+    if needs_nasm {
+        println!("cargo::rerun-if-env-changed=PATH");
+    }
     let mut nasm = Command::new("nasm");
     nasm.arg("-v").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     if needs_nasm && nasm.status().is_err() {
