@@ -50,13 +50,13 @@ pub(super) fn run() -> ExitCode {
 }
 
 /// modules.dep: what each module needs, by name.
-struct Modules {
+pub(super) struct Modules {
     root: PathBuf,
     needs: HashMap<String, Vec<PathBuf>>,
 }
 
 impl Modules {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let root = Path::new("/lib/modules").join(release.trim());
         let table = std::fs::read_to_string(root.join("modules.dep")).unwrap();
@@ -71,7 +71,7 @@ impl Modules {
         Self { root, needs }
     }
 
-    fn load(&self, name: &str, parameters: &str) {
+    pub(super) fn load(&self, name: &str, parameters: &str) {
         let order = self.needs.get(name).unwrap_or_else(|| panic!("no module {name}"));
         for (index, file) in order.iter().enumerate() {
             let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;

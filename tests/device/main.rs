@@ -4,7 +4,7 @@
 //! loads vivid in each of [`guest::SETUPS`] and runs every check on it. With `OCELLUS_VIDEO_DEVICE`
 //! it runs them on a vivid that is there already. With neither there is nothing to check: it says
 //! so and succeeds, so that `cargo test` works on machines without vivid; the script is what
-//! insists on the result line.
+//! insists on the result line. `replug` is a second guest, which runs the whole firmware.
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod guest;
 mod ownership;
 mod pictures;
 mod refusals;
+mod replug;
 
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,11 @@ fn main() -> ExitCode {
     {
         return refusals::child(role, Path::new(path));
     }
-    if std::process::id() == 1 {
+    if arguments == [replug::ARGUMENT] {
+        replug::child()
+    } else if std::process::id() == 1 && std::env::var_os("replug").is_some() {
+        replug::run()
+    } else if std::process::id() == 1 {
         guest::run()
     } else if let Some(device) = std::env::var_os("OCELLUS_VIDEO_DEVICE") {
         let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
