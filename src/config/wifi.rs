@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::json::Entry;
 use super::{Error, NotAllowed};
 
-/// A network with a password (WPA2-Personal).
+/// A network with a password (WPA2-Personal or WPA3-Personal).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Wifi {
     pub ssid: String,
@@ -42,15 +42,16 @@ impl Wifi {
             // Writing into a String does not fail.
             let _ = write!(ssid, "{byte:02x}");
         }
-        // A text in quotes ends at the last of them, so that those inside need no escape.
-        let psk = match &self.psk.0 {
-            key if is_key(key) => key.clone(),
-            passphrase => format!("\"{passphrase}\""),
+        // A text in quotes ends at the last of them, so that those inside need no escape. WPA3 needs
+        // the passphrase itself; a radio without WPA3 still joins networks that have both.
+        let (key_mgmt, psk) = match &self.psk.0 {
+            key if is_key(key) => ("WPA-PSK", key.clone()),
+            passphrase => ("WPA-PSK SAE", format!("\"{passphrase}\"")),
         };
         let country = &self.country;
         format!(
-            "country={country}\nnetwork={{\n\tssid={ssid}\n\tscan_ssid=1\n\tkey_mgmt=WPA-PSK\n\
-             \tpsk={psk}\n}}\n"
+            "country={country}\nsae_pwe=2\nnetwork={{\n\tssid={ssid}\n\tscan_ssid=1\n\
+             \tkey_mgmt={key_mgmt}\n\tieee80211w=1\n\tpsk={psk}\n}}\n"
         )
     }
 }
@@ -128,10 +129,12 @@ mod tests {
             lines,
             [
                 "country=DE",
+                "sae_pwe=2",
                 "network={",
                 "\tssid=61220a7d0a62",
                 "\tscan_ssid=1",
-                "\tkey_mgmt=WPA-PSK",
+                "\tkey_mgmt=WPA-PSK SAE",
+                "\tieee80211w=1",
                 "\tpsk=\"\"x\" y#\\z\"\"",
                 "}",
             ]
@@ -139,6 +142,7 @@ mod tests {
         let key = "0123456789abcdefABCDEF".repeat(3)[..64].to_owned();
         let conf = with("n", &key, "DE").unwrap().wpa_supplicant_conf();
         assert!(conf.contains(&format!("psk={key}\n")), "{conf}");
+        assert!(conf.contains("key_mgmt=WPA-PSK\n"), "the key is of no use for WPA3: {conf}");
     }
 
     #[test]
