@@ -232,7 +232,7 @@ mod tests {
     fn said(station: &mut Station, now: &mut Instant, events: &[Event]) -> Vec<News> {
         let mut said = Vec::new();
         for &event in events {
-            *now = *now + Duration::from_secs(1);
+            *now += Duration::from_secs(1);
             said.extend(station.handle(*now, event));
         }
         said
@@ -256,9 +256,9 @@ mod tests {
         let mut now = Instant::ZERO;
         let mut station = Station::new(now);
         for _ in 0..2 {
-            now = now + (FOUND_WITHIN - Duration::from_micros(1));
+            now += FOUND_WITHIN - Duration::from_micros(1);
             assert_eq!(station.handle_timeout(now), None);
-            now = now + Duration::from_micros(1);
+            now += Duration::from_micros(1);
             assert_eq!(station.handle_timeout(now), Some(News::NotFound));
             assert_eq!(station.handle_timeout(now + Duration::from_secs(600)), None);
             let events = [Event::Found, Event::Joined, Event::Joined, Event::Left];
