@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::network::Plan;
 use super::settings::Fixed;
 use super::time::Heard;
-use super::worker;
+use super::{wifi, worker};
 use crate::net::{Dhcp, Event, Lease, Origin, hostname_option};
 use crate::sys::clock;
 use crate::sys::netlink::{LinkMonitor, Netlink};
@@ -26,6 +26,14 @@ pub(super) struct Port {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mac: [u8; 6],
+}
+
+impl Port {
+    /// Of its default route, the lowest first: the wired interfaces, in the kernel's order.
+    fn priority(&self) -> u32 {
+        let base = if wifi::is_wireless(&self.name) { 10_000 } else { 100 };
+        self.index.saturating_add(base)
+    }
 }
 
 /// Keeps the interface configured until it is removed.
@@ -185,7 +193,8 @@ impl Kernel<'_> {
         let added = self.netlink.add_address(index, lease.address, lease.prefix_len);
         self.say("address", added);
         if let Some(router) = lease.router {
-            let added = self.netlink.set_default_route(index, lease.address, router);
+            let added =
+                self.netlink.set_default_route(index, lease.address, router, self.port.priority());
             self.say("route", added);
         }
         let dns: Vec<IpAddr> = lease.dns.iter().map(|&server| server.into()).collect();
@@ -204,7 +213,8 @@ impl Kernel<'_> {
         let added = self.netlink.add_address(index, own.address, own.prefix_len);
         self.say("address", added);
         if let Some(gateway) = fixed.gateway {
-            let added = self.netlink.set_default_route(index, own.address, gateway);
+            let added =
+                self.netlink.set_default_route(index, own.address, gateway, self.port.priority());
             self.say("route", added);
         }
         self.say("name servers", write_resolv_conf(own.address, &fixed.dns));

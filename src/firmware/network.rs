@@ -90,6 +90,7 @@ fn serve(plan: &Plan, running: &Running) -> std::io::Result<()> {
             }
             log::info!("network: interface name={} index={}", link.name, link.index);
             accept_router_advertisements(&link.name);
+            ignore_routes_without_carrier(&link.name);
             if let Some(wifi) = plan.wifi.clone().filter(|_| wifi::is_wireless(&link.name)) {
                 let name = link.name.clone();
                 worker::spawn(&format!("wifi-{name}"), move || wifi::run(&name, &wifi));
@@ -116,6 +117,14 @@ fn accept_router_advertisements(name: &str) {
     let file = format!("/proc/sys/net/ipv6/conf/{name}/accept_ra");
     if let Err(error) = fs::write(&file, "1") {
         log::warn!("network: no ipv6 on {name} error={error}");
+    }
+}
+
+/// Without its cable, an interface keeps its address; packets then take another one, if they can.
+fn ignore_routes_without_carrier(name: &str) {
+    let file = format!("/proc/sys/net/ipv4/conf/{name}/ignore_routes_with_linkdown");
+    if let Err(error) = fs::write(&file, "1") {
+        log::warn!("network: routes of {name} outlive its carrier error={error}");
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Link {
     pub name: String,
     /// None when the interface is not Ethernet-like (loopback, tunnels).
     pub mac: Option<[u8; 6]>,
-    /// Whether the cable, or what stands for it, carries.
+    /// Whether the cable, or what stands for it, carries; a wireless one once it has its keys.
     pub carrier: bool,
     /// Whether the interface is gone.
     pub removed: bool,
@@ -167,7 +167,7 @@ impl Netlink {
 
     /// Sends everything without a nearer route out of `interface`, by way of `router`.
     ///
-    /// Interfaces with lower indexes are preferred: the wired one comes first.
+    /// The lower `priority` is, the more is the route preferred.
     ///
     /// # Errors
     ///
@@ -177,6 +177,7 @@ impl Netlink {
         interface: u32,
         source: Ipv4Addr,
         router: Ipv4Addr,
+        priority: u32,
     ) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
@@ -187,7 +188,7 @@ impl Netlink {
         message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(router)));
         message.attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
         message.attributes.push(RouteAttribute::Oif(interface));
-        message.attributes.push(RouteAttribute::Priority(interface.saturating_add(100)));
+        message.attributes.push(RouteAttribute::Priority(priority));
         self.call(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
@@ -261,7 +262,9 @@ fn link(message: &NetlinkMessage<RouteNetlinkMessage>) -> Option<Link> {
             _ => {}
         }
     }
-    let carrier = link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+    // Not before wpa_supplicant says so is a wireless one running (RFC 2863's "dormant").
+    let wanted = LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running;
+    let carrier = link.header.flags.contains(wanted);
     Some(Link { index: link.header.index, name, mac, carrier, removed })
 }
 
