@@ -21,6 +21,8 @@ pub(crate) struct Options {
     /// One of scripts/run-qemu's.
     pub(crate) board: &'static str,
     pub(crate) card: Option<PathBuf>,
+    /// Files over those of the image, as cpio.
+    pub(crate) archive: Option<PathBuf>,
     /// Whether a guest that restarts does so, instead of ending QEMU.
     pub(crate) reboot: bool,
     /// Whether the card's own configuration is used, instead of one with a fresh password.
@@ -38,6 +40,7 @@ impl Default for Options {
             append: "",
             board: "qemu-virt",
             card: None,
+            archive: None,
             reboot: false,
             own_config: false,
             wire: None,
@@ -51,7 +54,10 @@ pub(crate) struct Guest {
     console: Receiver<String>,
     /// Every line that was received so far.
     log: Vec<String>,
+    /// What run-qemu prints; nobody else needs to read it.
+    urls: Option<Receiver<String>>,
     url: String,
+    rtsp: u16,
     /// Two emulated machines at once would starve each other.
     _alone: MutexGuard<'static, ()>,
 }
@@ -59,6 +65,14 @@ pub(crate) struct Guest {
 impl Guest {
     /// Returns when the stream's URL was printed.
     pub(crate) fn boot(options: &Options) -> Self {
+        let mut guest = Self::start(options);
+        let url = guest.urls.as_ref().and_then(|urls| urls.recv_timeout(BOOT).ok());
+        guest.url = url.unwrap_or_else(|| panic!("no URL: {}", guest.text()));
+        guest
+    }
+
+    /// Returns at once; there is no URL then.
+    pub(crate) fn start(options: &Options) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (rtsp, mut udp) = free_ports();
         if options.wire.is_some() {
@@ -72,6 +86,7 @@ impl Guest {
             .args(["--size", options.size, "--fps", options.fps, "--bitrate", options.bitrate])
             .args(["--append", options.append, "--timeout", "300", "--board", options.board])
             .args(options.card.iter().flat_map(|card| [OsStr::new("--card"), card.as_os_str()]))
+            .args(options.archive.iter().flat_map(|file| [OsStr::new("--add"), file.as_os_str()]))
             .args(options.reboot.then_some("--reboot"))
             .args(options.own_config.then_some("--own-config"))
             .args(wire.iter().flat_map(|wire| ["--wire", wire]))
@@ -79,9 +94,9 @@ impl Guest {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
-        let url = lines(process.stdout.take().unwrap());
+        let urls = Some(lines(process.stdout.take().unwrap()));
         let mut guest = Self::with(process, alone);
-        guest.url = url.recv_timeout(BOOT).unwrap_or_else(|_| panic!("no URL: {}", guest.text()));
+        (guest.urls, guest.rtsp) = (urls, rtsp);
         guest
     }
 
@@ -93,11 +108,17 @@ impl Guest {
     fn with(mut process: Child, alone: MutexGuard<'static, ()>) -> Self {
         let console = lines(process.stderr.take().unwrap());
         let keyboard = process.stdin.take();
-        Self { process, keyboard, console, log: Vec::new(), url: String::new(), _alone: alone }
+        let (log, url) = (Vec::new(), String::new());
+        Self { process, keyboard, console, log, urls: None, url, rtsp: 0, _alone: alone }
     }
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The host's port that leads to the guest's RTSP.
+    pub(crate) fn rtsp_port(&self) -> u16 {
+        self.rtsp
     }
 
     /// The next line of the console that contains `text`.
@@ -132,6 +153,11 @@ impl Guest {
     /// Whether a line that was received so far contains `text`.
     pub(crate) fn has_said(&self, text: &str) -> bool {
         self.log.iter().any(|line| line.contains(text))
+    }
+
+    /// How many of the lines that were received so far contain `text`.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.log.iter().filter(|line| line.contains(text)).count()
     }
 
     /// Magic SysRq: a break on the serial line (Ctrl-a b), then a key.

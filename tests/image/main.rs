@@ -1,7 +1,7 @@
 //! Boots the images and looks at them as their users do: at the console and at the stream.
 //!
-//! Needs `scripts/image` for both boards, qemu-system-aarch64, mtools and ffmpeg. What is missing is said and the
-//! test passed over; with OCELLUS_REQUIRE_TOOLS=1 it fails instead, which is how CI runs it.
+//! Needs `scripts/image` for both boards, qemu-system-aarch64, mtools and ffmpeg. What is missing
+//! is said and the test passed over; with OCELLUS_REQUIRE_TOOLS=1 it fails instead, which is how CI runs it.
 #![allow(
     clippy::disallowed_types,
     clippy::unwrap_used,
@@ -18,6 +18,7 @@ mod player;
 mod ports_in_qemu;
 mod provisioning_in_qemu;
 mod secrets_in_qemu;
+mod wifi_in_qemu;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
