@@ -99,6 +99,25 @@ pub(super) fn erase(path: &Path) -> io::Result<()> {
     remove(path)
 }
 
+/// Overwrites what removed files have left behind: fills the folder's file system with zeros in a
+/// file `name`, and removes that. Repeated after a power cut, it finds the file and goes on.
+pub(super) fn erase_free_space(folder: &Path, name: &str) -> io::Result<()> {
+    let path = folder.join(name);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let filled = loop {
+        match file.write_all(&ZEROS) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => break file.sync_all(),
+            Err(error) => break Err(error),
+        }
+    };
+    drop(file);
+    // A full file system would take no answer to the person.
+    remove(&path)?;
+    filled
+}
+
 /// Removes a file for good, with its folder's entry on the disk.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

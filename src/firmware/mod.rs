@@ -82,14 +82,17 @@ pub fn run() -> ! {
     let loaded = start_drivers(&modules);
     if storage::is_expected() {
         // The configuration is there, and drivers for it are in the list.
-        wait_for_modules(started, &loaded);
+        wait_for_modules(started, &loaded, CARD_MODULES_WAIT);
         storage::bring_up();
     }
     provision::run();
     let settings = Settings::load();
     settings.apply_hostname();
+    if settings.wifi.is_none() {
+        wifi::free_memory();
+    }
     start_network(started, &settings);
-    wait_for_modules(started, &loaded);
+    wait_for_modules(started, &loaded, MODULES_WAIT);
 
     allow_low_ports();
     // Whoever announces them may come later than the camera.
@@ -134,15 +137,15 @@ fn start_network(started: Instant, settings: &Settings) {
 }
 
 /// The camera looks for its sensor once, when it starts, and the card needs its file systems.
-fn wait_for_modules(started: Instant, loaded: &mpsc::Receiver<()>) {
-    match loaded.recv_timeout(MODULES_WAIT) {
+fn wait_for_modules(started: Instant, loaded: &mpsc::Receiver<()>, longest: Duration) {
+    match loaded.recv_timeout(longest) {
         Ok(()) => {
             let took_ms = clock::now().since(started).as_millis();
             log::info!("firmware: modules done since_start_ms={took_ms}");
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => log::error!(
-            "firmware: modules take longer than {MODULES_WAIT:?}, starting without them"
-        ),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            log::error!("firmware: modules take longer than {longest:?}, starting without them")
+        }
         // Said before.
         Err(mpsc::RecvTimeoutError::Disconnected) => {}
     }
@@ -172,3 +175,5 @@ fn watched_signals() -> SigSet {
 
 /// A module whose initialisation hangs must not cost the camera; in QEMU all of them take 1 s.
 const MODULES_WAIT: Duration = Duration::from_secs(5);
+/// Without the card's file systems a camera would come up that lets nobody in.
+const CARD_MODULES_WAIT: Duration = Duration::from_secs(30);

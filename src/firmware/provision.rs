@@ -2,8 +2,8 @@
 //! configuration that the camera starts with.
 //!
 //! On the boot partition, in this order: a file `reset` erases everything that is kept; a file
-//! `ocellus.json` is checked, kept, and overwritten where it lay, or answered with
-//! `ocellus-errors.txt`; a file `log` asks for `ocellus-log.txt`. A power cut at any point leads
+//! `ocellus.json` is checked, kept, and overwritten where it lay, with all free space, or answered
+//! with `ocellus-errors.txt`; a file `log` asks for `ocellus-log.txt`. A power cut at any point leads
 //! to the same steps again, or finds them done.
 //!
 //! Not implemented: keys and certificates, until something uses them.
@@ -47,6 +47,9 @@ fn configuration(boot: Option<&Path>, data: &Path, image: &Path) -> Config {
     let mut given = None;
     if let Some(boot) = boot.filter(|boot| asks_for_something(boot)) {
         let writable = Writable::new(boot);
+        if boot.join(ERASING).exists() {
+            erase_traces(boot);
+        }
         if boot.join(RESET).exists() {
             reset(boot, data);
         }
@@ -117,10 +120,19 @@ fn take(boot: &Path, data: &Path) -> Option<Config> {
     }
     log::info!("firmware: configuration taken from {GIVEN}");
     erase_given(&path);
+    erase_traces(boot);
     if let Err(error) = folder::remove(&boot.join(ERRORS)) {
         log::warn!("firmware: old {ERRORS} cannot be removed error={error}");
     }
     Some(config)
+}
+
+/// Overwrites what editors and earlier tries have left of passwords on the boot partition.
+fn erase_traces(boot: &Path) {
+    let erased = is_mounted(boot).then(|| folder::erase_free_space(boot, ERASING));
+    if let Some(Err(error)) = erased {
+        log::error!("firmware: free space of the card is not overwritten error={error}");
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Config, String> {
@@ -239,7 +251,7 @@ fn write_safely(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn asks_for_something(boot: &Path) -> bool {
-    [GIVEN, RESET].iter().any(|name| boot.join(name).exists())
+    [GIVEN, RESET, ERASING].iter().any(|name| boot.join(name).exists())
 }
 
 /// Whether something is mounted there; else the folder belongs to the root.
@@ -284,6 +296,8 @@ const ERRORS: &str = "ocellus-errors.txt";
 const RESET: &str = "reset";
 const LOG_WANTED: &str = "log";
 const LOG: &str = "ocellus-log.txt";
+/// Zeros over what was removed, while they are being written.
+const ERASING: &str = "ocellus-erasing";
 const DEVICE: &str = "device.json";
 const DEVICE_NEW: &str = "device.json.new";
 

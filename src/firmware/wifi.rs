@@ -7,7 +7,7 @@
 //!
 //! Not implemented: enterprise networks, networks without a password, several networks.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -20,6 +20,16 @@ use crate::config::Wifi;
 use crate::sys::clock;
 use crate::sys::process;
 use crate::time::Instant;
+
+/// Lets go of the programs for wireless networks where none is configured: the root is memory.
+pub(super) fn free_memory() {
+    let files = fs::read_to_string(FILES).unwrap_or_default();
+    for file in files.lines() {
+        if let Err(error) = fs::remove_file(file) {
+            log::warn!("network: wifi file={file} stays in memory error={error}");
+        }
+    }
+}
 
 /// Whether the interface is a wireless one.
 pub(super) fn is_wireless(interface: &str) -> bool {
@@ -187,6 +197,8 @@ fn event(line: &str) -> Option<Event> {
     }
 }
 
+/// What scripts/image put into the image for Wi-Fi alone, a path in each line.
+const FILES: &str = "/etc/wifi-files";
 /// Of Debian's package wpasupplicant.
 const PROGRAM: &str = "/sbin/wpa_supplicant";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

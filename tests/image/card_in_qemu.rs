@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::card::{Card, image};
-use crate::guest::{Guest, value};
+use crate::guest::{Guest, Options, value};
 use crate::in_qemu::is_ready;
 use crate::player;
 
@@ -76,6 +76,9 @@ fn nothing_is_written_while_pictures_flow() {
     let after = writes(&mut guest);
     println!("{} writes before, {} in {seconds:.0} s", before, after - before);
     assert!(before > 0, "making the data partition is seen");
+    let memory = guest.first_line("firmware: memory");
+    println!("{memory}");
+    assert!(value(&memory, "used_kb").parse::<u64>().unwrap() <= 64 << 10, "{memory}");
     assert!(seconds >= 59.0, "{played:?}");
     assert_eq!(after - before, 0);
 }

@@ -92,9 +92,8 @@ fn a_card_is_configured_by_a_file_keeps_that_and_forgets_it_on_request() {
     let login = format!("admin:{password}");
 
     // A mistake is told in words, beside the file, and costs nothing else.
-    // Its password is another: a corrected file may lie elsewhere, and what becomes free on the
-    // person's computer is not the camera's to erase.
-    let mistaken = config.replace("fps", "fsp").replace(&password, "mistaken");
+    // It holds the password too, and the corrected file may lie elsewhere on the card.
+    let mistaken = config.replace("fps", "fsp");
     card.put("ocellus.json", mistaken.as_bytes());
     let (guest, uuid) = start(&card, "0");
     assert_closed(&guest);
