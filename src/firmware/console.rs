@@ -92,11 +92,13 @@ fn show_all(mut output: impl Write, messages: &Receiver<Message>) {
 fn when_it_is_there(path: &Path) -> impl Write + use<> {
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    let mut pause = FIRST_PAUSE;
     loop {
         match options.open(path) {
             Ok(terminal) => return terminal,
-            Err(_) => worker::wait(RETRY),
+            Err(_) => worker::wait(pause),
         }
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
@@ -112,7 +114,8 @@ pub(super) fn refuse() {
 
 /// More than a start says before a slow console has shown the first lines.
 const QUEUE_LEN: usize = 1024;
-const RETRY: Duration = Duration::from_millis(200);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use nix::sys::prctl::set_thp_disable;
 use nix::sys::reboot::set_cad_enabled;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::getpid;
@@ -65,6 +66,8 @@ pub fn run() -> ! {
     let signals = watched_signals();
     let blocked = signals.thread_block();
 
+    // A single huge page of a thread's stack would be twice what process 1 takes in all.
+    let small_pages = set_thp_disable(true);
     let unmounted = mounts::mount_all();
     journal::start();
     log::info!("firmware: pid 1 up uptime_ms={}", started.as_micros() / 1000);
@@ -74,6 +77,9 @@ pub fn run() -> ! {
         log::error!("firmware: signals will not come in order error={errno}");
     }
 
+    if let Err(errno) = small_pages {
+        log::warn!("firmware: huge pages are not switched off error={errno}");
+    }
     for (target, errno) in unmounted {
         log::error!("firmware: {target} cannot be mounted error={errno}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::card::{Card, image};
-use crate::guest::{Guest, Options, value};
+use crate::guest::{Guest, value};
 use crate::in_qemu::is_ready;
 use crate::player;
 
@@ -46,9 +46,8 @@ fn a_raspberry_pi_3b_streams_from_its_card() {
         return;
     }
     let card = Card::new("raspi3b", 128 << 20);
-    // As on a board: /dev/console is the screen, and the serial line is to show as much.
-    let append = "console=tty0";
-    let mut guest = Guest::boot(&Options { append, ..card.options("raspi3b") });
+    // /dev/console is the screen, as on a board; the serial line is to show as much.
+    let mut guest = Guest::boot(&card.options("raspi3b"));
     for line in ["card found", "target=/boot", "target=/data", "storage: done", "first access unit"]
     {
         println!("{}", guest.first_line(line));
