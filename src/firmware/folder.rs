@@ -105,13 +105,17 @@ pub(super) fn erase_free_space(folder: &Path, name: &str) -> io::Result<()> {
     let path = folder.join(name);
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    let filled = loop {
-        match file.write_all(&ZEROS) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => break file.sync_all(),
-            Err(error) => break Err(error),
+    // FAT gives a page whole or not at all, so the last clusters are asked for one by one.
+    let mut filled = Ok(());
+    for len in [ZEROS.len(), SECTOR_LEN] {
+        while filled.is_ok() {
+            filled = file.write_all(ZEROS.get(..len).unwrap_or_default());
         }
-    };
+        match &filled {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => filled = file.sync_all(),
+            _ => break,
+        }
+    }
     drop(file);
     // A full file system would take no answer to the person.
     remove(&path)?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::unistd::sync;
 
 use super::folder::{self, Folder};
 use super::{journal, settings, worker};
@@ -37,6 +38,8 @@ pub(super) fn run() {
         Ok(uuid) => log::info!("firmware: device uuid={uuid}"),
         Err(error) => log::error!("firmware: no device identity can be kept error={error}"),
     }
+    // What mounting and the above have changed is written now, and not while pictures flow.
+    sync();
     if let Some(boot) = boot.filter(|boot| boot.join(LOG_WANTED).exists()) {
         worker::spawn("log", move || write_logs(&boot));
     }
