@@ -1,0 +1,243 @@
+//! The load generator: many viewers in one thread that play, drain, and look at packet heads only.
+//!
+//! One epoll. A TCP viewer is read into one buffer that all share; a UDP viewer with `recvmmsg`.
+//! It says what CPU it took itself, for it shares the machine with the server.
+
+use std::io::{ErrorKind, IoSliceMut, Read as _, Write as _};
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::session::Session;
+use crate::tally::{Tally, Viewing};
+
+/// Viewers at work.
+pub(crate) struct Load {
+    phase: Arc<AtomicU8>,
+    /// Viewers that have had an IDR.
+    joined: Arc<AtomicUsize>,
+    count: usize,
+    thread: JoinHandle<Tally>,
+}
+
+impl Load {
+    /// Sends the viewers' last requests, evenly within `over`, and drains what comes.
+    pub(crate) fn start(sessions: Vec<Session>, over: Duration) -> Self {
+        let (phase, joined) = (Arc::new(AtomicU8::new(JOINING)), Arc::default());
+        let count = sessions.len();
+        let (of_thread, counter) = (Arc::clone(&phase), Arc::clone(&joined));
+        let thread = thread::spawn(move || Drain::new(sessions, over, of_thread, counter).run());
+        Self { phase, joined, count, thread }
+    }
+
+    /// Waits until every viewer has had an IDR; `false` when some never did.
+    pub(crate) fn all_joined(&self, within: Duration) -> bool {
+        let started = Instant::now();
+        while self.joined.load(Ordering::Relaxed) < self.count {
+            if started.elapsed() > within || self.thread.is_finished() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// From here on latency, spread and loss count.
+    pub(crate) fn measure(&self) {
+        self.phase.store(MEASURING, Ordering::Relaxed);
+    }
+
+    /// The first viewer reads nothing for `time`.
+    pub(crate) fn stall_one(&self, time: Duration) {
+        self.phase.store(STALLED, Ordering::Relaxed);
+        thread::sleep(time);
+        self.phase.store(MEASURING, Ordering::Relaxed);
+    }
+
+    /// What the viewers have seen.
+    pub(crate) fn stop(self) -> Tally {
+        self.phase.store(OVER, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+struct Drain {
+    epoll: Epoll,
+    viewers: Vec<Viewer>,
+    over: Duration,
+    phase: Arc<AtomicU8>,
+    joined: Arc<AtomicUsize>,
+    tally: Tally,
+    bytes: Vec<u8>,
+    datagrams: Vec<[u8; DATAGRAM_LEN]>,
+}
+
+struct Viewer {
+    session: Session,
+    viewing: Viewing,
+}
+
+impl Drain {
+    fn new(
+        sessions: Vec<Session>,
+        over: Duration,
+        phase: Arc<AtomicU8>,
+        joined: Arc<AtomicUsize>,
+    ) -> Self {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        for (index, session) in sessions.iter().enumerate() {
+            session.connection.set_nonblocking(true).unwrap();
+            watch(&epoll, session, index);
+        }
+        let tally = Tally::new(sessions.len());
+        let viewers =
+            sessions.into_iter().map(|session| Viewer { session, viewing: Viewing::default() });
+        Self {
+            epoll,
+            viewers: viewers.collect(),
+            over,
+            phase,
+            joined,
+            tally,
+            bytes: vec![0; 1 << 18],
+            datagrams: vec![[0; DATAGRAM_LEN]; DATAGRAMS],
+        }
+    }
+
+    fn run(mut self) -> Tally {
+        let started = Instant::now();
+        let step = self.over / u32::try_from(self.viewers.len().max(1)).unwrap();
+        let mut asked = 0;
+        let mut events = vec![EpollEvent::empty(); 512];
+        let (mut phase, mut began) = (JOINING, (Instant::now(), cpu()));
+        loop {
+            while asked < self.viewers.len() && started.elapsed() >= step * asked as u32 {
+                let viewer = &mut self.viewers[asked];
+                viewer.session.connection.write_all(&viewer.session.last_request).unwrap();
+                viewer.viewing.plays(Instant::now());
+                asked += 1;
+            }
+            let now = self.phase.load(Ordering::Relaxed);
+            if now != phase {
+                if phase == JOINING {
+                    began = (Instant::now(), cpu());
+                    self.tally.is_measuring = true;
+                }
+                self.follow(phase, now);
+                phase = now;
+            }
+            if phase == OVER {
+                break;
+            }
+            let timeout = if asked < self.viewers.len() { 1_u8 } else { 20 };
+            let count = self.epoll.wait(&mut events, EpollTimeout::from(timeout)).unwrap_or(0);
+            for event in events.iter().take(count) {
+                self.read(event.data() as usize);
+            }
+        }
+        self.tally.cpu_share = (cpu() - began.1) / began.0.elapsed().as_secs_f64();
+        for viewer in &self.viewers {
+            self.tally.conclude(&viewer.viewing);
+        }
+        self.tally
+    }
+
+    fn follow(&mut self, from: u8, to: u8) {
+        let Some(first) = self.viewers.first_mut() else { return };
+        if to == STALLED {
+            self.epoll.delete(&first.session.connection).unwrap();
+            first.viewing.is_rude = true;
+        } else if from == STALLED {
+            watch(&self.epoll, &first.session, 0);
+        }
+    }
+
+    /// Reads what one socket has; which one is the low two bits of `token`.
+    fn read(&mut self, token: usize) {
+        let Self { viewers, tally, bytes, datagrams, joined, epoll, .. } = self;
+        let viewer = &mut viewers[token >> 2];
+        let was_joined = viewer.viewing.has_joined();
+        match (token & 3, &viewer.session.ports) {
+            (RTP, Some((rtp, _))) => viewer.viewing.datagrams(tally, rtp, datagrams),
+            (RTCP, Some((_, rtcp))) => {
+                if let Ok(len) = rtcp.recv(&mut bytes[..]) {
+                    viewer.viewing.report(&bytes[..len]);
+                }
+            }
+            _ => match viewer.session.connection.read(bytes) {
+                Ok(0) => {
+                    tally.closed += 1;
+                    epoll.delete(&viewer.session.connection).unwrap();
+                }
+                Ok(len) => viewer.viewing.stream(tally, &bytes[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    tally.closed += 1;
+                    epoll.delete(&viewer.session.connection).unwrap();
+                }
+            },
+        }
+        if !was_joined && viewer.viewing.has_joined() {
+            joined.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Viewing {
+    fn datagrams(
+        &mut self,
+        tally: &mut Tally,
+        socket: &UdpSocket,
+        buffers: &mut [[u8; DATAGRAM_LEN]],
+    ) {
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS, None);
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let received = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None);
+        if let Ok(received) = received {
+            let arrival = tally.arrival();
+            for message in received {
+                if let Some(packet) = message.iovs().next() {
+                    self.packet(tally, arrival, packet);
+                }
+            }
+        }
+    }
+}
+
+/// Watches all sockets of viewer `index`.
+fn watch(epoll: &Epoll, session: &Session, index: usize) {
+    let event = |socket: usize| EpollEvent::new(EpollFlags::EPOLLIN, (index << 2 | socket) as u64);
+    epoll.add(&session.connection, event(CONNECTION)).unwrap();
+    if let Some((rtp, rtcp)) = &session.ports {
+        rtp.set_nonblocking(true).unwrap();
+        rtcp.set_nonblocking(true).unwrap();
+        epoll.add(rtp, event(RTP)).unwrap();
+        epoll.add(rtcp, event(RTCP)).unwrap();
+    }
+}
+
+/// CPU seconds of this thread.
+pub(crate) fn cpu() -> f64 {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    Duration::from(time).as_secs_f64()
+}
+
+const CONNECTION: usize = 0;
+const RTP: usize = 1;
+const RTCP: usize = 2;
+const JOINING: u8 = 0;
+const MEASURING: u8 = 1;
+const STALLED: u8 = 2;
+const OVER: u8 = 3;
+/// Datagrams of one `recvmmsg`: an access unit of usual size and more.
+const DATAGRAMS: usize = 32;
+const DATAGRAM_LEN: usize = 2_048;
