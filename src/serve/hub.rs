@@ -61,6 +61,10 @@ pub struct Hub {
     /// Where each viewer's bytes go.
     targets: HashMap<ViewerId, Target>,
     actions: VecDeque<Action>,
+    /// No deadline of `server` is before this, no report of `sessions` due before that: looked up
+    /// when they may have come nearer, and not in every turn of the loop.
+    server_due: Option<Instant>,
+    report_due: Option<Instant>,
     cname: String,
     stats: Arc<Stats>,
 }
@@ -76,6 +80,8 @@ impl Hub {
             sessions: HashMap::new(),
             targets: HashMap::new(),
             actions: VecDeque::new(),
+            server_due: None,
+            report_due: None,
             cname: settings.cname,
             stats,
         }
@@ -244,6 +250,28 @@ impl Hub {
         self.fanout.handle_timeout(now);
         self.follow_fanout();
         self.follow_server(now, wall);
+        if self.report_due.is_some_and(|due| due <= now) {
+            self.report_to_all_due(now, wall);
+        }
+    }
+
+    /// When [`Hub::handle_timeout`] is next due. May change after any `&mut` call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let is_bound = |bound: Option<Instant>, first: Option<Instant>| {
+            first.is_none_or(|first| bound.is_some_and(|bound| bound <= first))
+        };
+        debug_assert!(is_bound(self.server_due, self.server.poll_timeout()));
+        debug_assert!(is_bound(self.report_due, self.first_report()));
+        let due = [self.server_due, self.fanout.poll_timeout(), self.report_due];
+        due.into_iter().flatten().min()
+    }
+
+    fn first_report(&self) -> Option<Instant> {
+        self.sessions.values().filter_map(Playing::next_report).min()
+    }
+
+    fn report_to_all_due(&mut self, now: Instant, wall: NtpTimestamp) {
         let due: Vec<SessionId> = self
             .sessions
             .iter()
@@ -259,13 +287,7 @@ impl Hub {
             }
             self.report(now, wall, session, false);
         }
-    }
-
-    /// When [`Hub::handle_timeout`] is next due. May change after any `&mut` call.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let report = self.sessions.values().filter_map(Playing::next_report).min();
-        [self.server.poll_timeout(), self.fanout.poll_timeout(), report].into_iter().flatten().min()
+        self.report_due = self.first_report();
     }
 
     /// Lets go of viewers that take nothing.
@@ -294,6 +316,7 @@ impl Hub {
             let Some(event) = self.server.poll_event() else { break };
             self.follow(now, wall, event);
         }
+        self.server_due = self.server.poll_timeout();
     }
 
     fn follow(&mut self, now: Instant, wall: NtpTimestamp, event: Event) {
@@ -421,6 +444,8 @@ impl Hub {
         let Some(viewer) = playing.viewer else { return };
         let counts = self.fanout.counts(viewer);
         let report = playing.report(now, wall, stream, counts, &self.cname, is_over);
+        let next = playing.next_report();
+        self.report_due = [self.report_due, next].into_iter().flatten().min();
         let message: Arc<[u8]> = match playing.delivery {
             Delivery::Interleaved { rtcp_channel, .. } => {
                 let len = u16::try_from(report.len()).unwrap_or(0).to_be_bytes();
