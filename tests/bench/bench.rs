@@ -54,6 +54,7 @@ fn main() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let options = Options::parse(&arguments);
+    load::keep_apart(arguments.iter().any(|argument| argument == "--pin"));
     let mut report = Report::new();
     report.line(&machine());
     report.line("");
