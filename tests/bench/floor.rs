@@ -10,6 +10,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,7 +30,10 @@ pub(crate) fn serve(clip: &Path, count: usize) {
     let pictures = pictures(clip);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     println!("{}", listener.local_addr().unwrap());
-    let viewers: Vec<Viewer> = (0..count).map(|_| Viewer::accept(&listener)).collect();
+    // All connect before the first one says what he wants.
+    let accept = |_| tcp::accept(&listener, SEND_BUFFER_LEN).unwrap().socket;
+    let connections: Vec<OwnedFd> = (0..count).map(accept).collect();
+    let viewers: Vec<Viewer> = connections.into_iter().map(Viewer::new).collect();
     let (rtp, rtcp, mut batch) = (bind_any(0).unwrap(), bind_any(0).unwrap(), Batch::default());
     // The schedule starts now, and everybody is told.
     let wall = NtpTimestamp::from_unix(SystemTime::UNIX_EPOCH.elapsed().unwrap());
@@ -89,9 +93,8 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn accept(listener: &TcpListener) -> Self {
-        let accepted = tcp::accept(listener, SEND_BUFFER_LEN).unwrap();
-        let mut connection = TcpStream::from(accepted.socket);
+    fn new(connection: OwnedFd) -> Self {
+        let mut connection = TcpStream::from(connection);
         connection.set_nonblocking(false).unwrap();
         let mut port = [0; 2];
         connection.read_exact(&mut port).unwrap();
