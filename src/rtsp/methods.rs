@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::info;
 
 use super::caller::Caller;
-use super::connection::{ConnectionId, Hold, PUBLIC, Refusal};
+use super::connection::{Connection, ConnectionId, Hold, PUBLIC, Refusal};
 use super::message::{Method, Request, Response};
 use super::sdp::Presentation;
 use super::server::{Event, Server};
@@ -94,7 +94,9 @@ impl Server {
         let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
         let own = self.own_session(caller, request)?;
         let stream = self.resolve(&url, own)?;
-        let has_udp = self.settings.server_ports != (0, 0);
+        let connection = self.connections.get(&caller.connection);
+        let has_udp = self.settings.server_ports != (0, 0)
+            && connection.is_some_and(Connection::allows_datagrams);
         let transport = transport::choose(request.headers("Transport"), has_udp)
             .ok_or(Refusal::UnsupportedTransport)?;
         if let Some(session) = own.and_then(|id| self.sessions.get(&id)) {

@@ -3,14 +3,14 @@
 //! RFC 2326 (RTSP 1.0), RFC 7616 (Digest), RFC 4566 (SDP). Sans-I/O: time, bytes and the boot
 //! secret are arguments; [`Server`] hands back responses, [`Event`]s and its next deadline.
 //!
-//! Not implemented: RTSP 2.0, multicast, SRTP, recording, redirects, the HTTP tunnel.
+//! Not implemented: RTSP 2.0, multicast, SRTP, recording, redirects.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `parser`, `message` | bytes to requests and frames; responses to bytes |
 //! | `url`, `transport`, `sdp` | the languages inside of messages |
 //! | `auth`, `throttle`, `secret`, `caller` | who asks, what they may have, how often one may guess |
-//! | `connection`, `session` | state of one peer, of one viewer |
+//! | `connection`, `session`, `tunnel` | state of one peer, of one viewer, of one that comes through HTTP |
 //! | `methods`, `answers`, `server` | what a request does, when its answer goes, the machine around it |
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
@@ -33,6 +33,7 @@ mod session;
 mod settings;
 mod throttle;
 mod transport;
+mod tunnel;
 mod url;
 
 pub use connection::{ConnectionId, IDLE_TIMEOUT, MESSAGE_DEADLINE};
@@ -41,6 +42,7 @@ pub use parser::MAX_FRAME_LEN;
 pub use server::{Counts, Event, MAX_PENDING, Refused, Server};
 pub use session::{Delivery, SESSION_TIMEOUT, SessionId};
 pub use settings::{Role, Settings, Stream, StreamId, User};
+pub use tunnel::{JOIN_DEADLINE, MAX_COOKIE_LEN, Refused as TunnelRefused};
 
 #[cfg(test)]
 mod tests;

@@ -124,7 +124,7 @@ impl Server {
         if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
             return Err(Refused::TooMany);
         }
-        let pending = || self.connections.iter().filter(|(_, other)| other.is_pending());
+        let pending = || self.connections.iter().filter(|(_, other)| self.is_pending(other));
         if pending().count() >= MAX_PENDING {
             let oldest = pending().min_by_key(|(_, other)| other.last_request).map(|(&id, _)| id);
             oldest.into_iter().for_each(|id| self.close(id));
@@ -139,6 +139,14 @@ impl Server {
         self.last_connection = id;
         self.connections.insert(id, Connection::new(now, peer, local));
         Ok(id)
+    }
+
+    /// Takes note that nobody on the way can read what goes over this connection: nothing may go
+    /// beside it.
+    pub fn encrypted(&mut self, connection: ConnectionId) {
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.is_encrypted = true;
+        }
     }
 
     /// Takes bytes that have arrived, cut in any way.
@@ -156,29 +164,48 @@ impl Server {
         connection: ConnectionId,
         mut bytes: &[u8],
     ) -> Result<(), Error> {
-        loop {
-            let state = self.connections.get_mut(&connection).filter(|state| !state.is_closing);
-            match state.ok_or(Error::Closed)?.receive(now, &mut bytes) {
-                Ok(None) => return Ok(()),
-                Ok(Some(Received::Request)) => {
-                    self.refresh_carried(now, connection);
-                    self.advance(now, connection);
-                }
-                Ok(Some(Received::Interleaved { channel, packet })) => {
-                    self.interleaved(now, connection, channel, packet);
-                }
-                Err(error) => {
-                    self.give_up(connection, &error);
-                    return Err(error);
-                }
+        while self.is_whole(connection)? {
+            if !self.read(now, connection, &mut bytes)? {
+                return Ok(());
             }
         }
+        self.receive_half(now, connection, bytes)
+    }
+
+    /// Reads one input off the front of what came for an RTSP connection; `false` once there is
+    /// no whole one.
+    pub(super) fn read(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &mut &[u8],
+    ) -> Result<bool, Error> {
+        let state = self.connections.get_mut(&id).filter(|state| !state.is_closing);
+        match state.ok_or(Error::Closed)?.receive(now, bytes) {
+            Ok(None) => return Ok(false),
+            Ok(Some(Received::Request)) => {
+                self.refresh_carried(now, id);
+                self.advance(now, id);
+            }
+            Ok(Some(Received::Interleaved { channel, packet })) => {
+                self.interleaved(now, id, channel, packet);
+            }
+            Ok(Some(Received::Http(opening))) => {
+                self.open_tunnel(now, id, opening).map_err(Error::Tunnel)?;
+            }
+            Err(error) => {
+                self.give_up(id, &error);
+                return Err(error);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes note that a connection is gone. Its interleaved sessions end at once; UDP sessions
     /// live on until they time out, or are taken up from another connection.
     pub fn disconnected(&mut self, _now: Instant, connection: ConnectionId) {
         let Some(gone) = self.connections.remove(&connection) else { return };
+        self.close_ways_in(connection);
         self.transmits.retain(|(to, _)| *to != connection);
         // A PLAY whose answer can no longer be given starts nothing, wherever its session is now.
         if let Some(Waiting { on: Hold::Idr(id), .. }) = &gone.waiting
@@ -346,10 +373,11 @@ impl Server {
         self.events.push_back(Event::Teardown { session: id });
     }
 
-    fn close(&mut self, id: ConnectionId) {
+    pub(super) fn close(&mut self, id: ConnectionId) {
         if let Some(state) = self.connections.get_mut(&id) {
             state.is_closing = true;
             self.events.push_back(Event::Close { connection: id });
+            self.close_ways_in(id);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`Hub`] puts `rtsp`, `rtp` and `fanout` together and does no I/O itself; [`Reactor`] gives it
 //! what arrives, and sends what it says, from one epoll loop.
 //!
-//! Not implemented: multicast, RTSP over HTTP, RTSPS.
+//! Not implemented: multicast, RTSPS.
 
 mod heartbeat;
 mod hub;

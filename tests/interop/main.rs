@@ -4,7 +4,7 @@
 //! rule by rule; then the players that people have (FFmpeg, GStreamer, retina) must decode.
 //! Nothing here calls the camera's own protocol code.
 //!
-//! Not covered: virtual time, loss and reordering (`tests/sim`), and anything over HTTP.
+//! Not covered: virtual time, loss and reordering (`tests/sim`).
 //!
 //! A missing tool fails the test when `CI` or `OCELLUS_REQUIRE_TOOLS=1` is set, else it is printed.
 #![allow(
@@ -33,4 +33,5 @@ mod process;
 mod retina_client;
 mod rtpinfo;
 mod sandboxed;
+mod tunnel;
 mod validate;

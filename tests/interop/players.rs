@@ -13,16 +13,16 @@ use crate::digest::Credentials;
 use crate::process::{self, FFMPEG, Finished};
 use crate::{clip, retina_client};
 
-const GSTREAMER: [(&str, &[&str]); 3] = [
+pub(crate) const GSTREAMER: [(&str, &[&str]); 3] = [
     ("gst-launch-1.0", &["--version"]),
     ("gst-inspect-1.0", &["rtspsrc"]),
     ("gst-inspect-1.0", &["avdec_h264"]),
 ];
 
 /// Pictures that every player has to decode.
-const PICTURES: usize = 75;
+pub(crate) const PICTURES: usize = 75;
 /// 75 pictures take 2.5 s; the rest is for a loaded machine.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn players_decode_the_pattern_over_tcp_and_udp() {
@@ -65,7 +65,7 @@ pub(crate) fn play_all(camera: &Camera) {
 }
 
 /// Puts credentials into an RTSP URL, as a user types them.
-fn login(url: &str, credentials: &Credentials) -> String {
+pub(crate) fn login(url: &str, credentials: &Credentials) -> String {
     let escape = |text: &str| -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         let escaped = text.bytes().map(|byte| match plain(byte) {
