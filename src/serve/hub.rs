@@ -113,6 +113,11 @@ impl Hub {
         Some((connection, viewer))
     }
 
+    /// Nobody on the way can read what goes over this connection.
+    pub fn encrypted(&mut self, connection: ConnectionId) {
+        self.server.encrypted(connection);
+    }
+
     /// Takes bytes that arrived on a connection.
     pub fn receive(
         &mut self,

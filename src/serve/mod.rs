@@ -3,10 +3,11 @@
 //! [`Hub`] puts `rtsp`, `rtp` and `fanout` together and does no I/O itself; [`Reactor`] gives it
 //! what arrives, and sends what it says, from one epoll loop.
 //!
-//! Not implemented: multicast, RTSPS.
+//! Not implemented: multicast.
 
 mod heartbeat;
 mod hub;
+mod link;
 mod playing;
 mod reactor;
 mod sender;
@@ -14,6 +15,7 @@ mod stats;
 mod stream;
 
 pub use hub::{Action, Hub, Settings, Target};
+pub use link::Tls;
 pub use reactor::{Error, Inlet, Ports, Reactor, Sockets, bind_ports};
 pub use stats::Stats;
 pub use stream::StreamSettings;

@@ -4,16 +4,16 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
 use super::hub::Target;
+use super::link::Link;
 use super::stats::Stats;
 use crate::fanout::{Body, Sent, Transmit};
 use crate::rtp::WireImage;
+use crate::sys::udp;
 use crate::sys::udp::{Batch, RUNS_MAX, Run};
-use crate::sys::{tcp, udp};
 
 /// Writes to sockets; keeps what it learns about them.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Sender {
     /// Writes to a connection.
     pub(super) fn stream(
         &mut self,
-        connection: impl AsFd,
+        link: &mut Link,
         rtp_channel: u8,
         body: &Body,
         stats: &Stats,
@@ -46,7 +46,7 @@ impl Sender {
             Body::Packets { .. } => &[],
         };
         stats.sends.increment();
-        match tcp::transmit(connection, bytes) {
+        match link.transmit(bytes) {
             Ok(count) => {
                 stats.bytes.add(count as u64);
                 Sent::Some(count)

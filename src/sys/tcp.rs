@@ -1,5 +1,6 @@
 //! TCP sockets of the server: never blocking, never left to a child.
 
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    accept4, bind, getpeername, getsockname, listen as listen_on, recv, send, setsockopt, shutdown,
-    socket, sockopt,
+    accept4, bind, getpeername, getsockname, listen as listen_on, recv, send, sendmsg, setsockopt,
+    shutdown, socket, sockopt,
 };
 
 /// Listens on `address`. The wildcard of IPv6 takes IPv4 as well, and stands for IPv4's alone on
@@ -99,6 +100,16 @@ pub fn receive(connection: impl AsFd, into: &mut [u8]) -> Result<usize, Errno> {
 pub fn transmit(connection: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     send(connection.as_fd().as_raw_fd(), bytes, flags)
+}
+
+/// Writes as much of these pieces, one after the other, as there is room for.
+///
+/// # Errors
+///
+/// As [`transmit`].
+pub fn transmit_pieces(connection: impl AsFd, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(connection.as_fd().as_raw_fd(), pieces, &[], flags, None)
 }
 
 /// Says that nothing more will be written; what was written still arrives.
