@@ -57,6 +57,9 @@ pub struct RunArgs {
     /// Address to serve RTSP on; may be given several times
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub rtsp: Vec<SocketAddr>,
+    /// Address to serve RTSP on over TLS; may be given several times
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub rtsps: Vec<SocketAddr>,
     /// Address to serve HTTP on, or off
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_http)]
     pub http: Option<Off>,
@@ -117,7 +120,7 @@ impl RunArgs {
         password: Option<&str>,
         random: impl FnOnce() -> Password,
     ) -> Result<Option<User>, Error> {
-        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, http, user, .. } = self;
+        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, rtsps, http, user, .. } = self;
         if let Some(source) = source {
             config.camera.source = source.clone();
         }
@@ -128,6 +131,9 @@ impl RunArgs {
         }
         if !rtsp.is_empty() {
             config.rtsp.listen.clone_from(rtsp);
+        }
+        if !rtsps.is_empty() {
+            config.rtsp.tls.listen.clone_from(rtsps);
         }
         if http.is_some() {
             config.http.listen.clear();
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn run_is_the_default_and_takes_all_its_flags_with_and_without_its_name() {
         let flags = "--config a.json --source file:x.h264 --size 640x480 --fps 15 --bitrate 500k \
-                     --rtsp 127.0.0.1:0 --rtsp [::1]:554 --http off --user nvr";
+                     --rtsp 127.0.0.1:0 --rtsp [::1]:554 --rtsps [::]:322 --http off --user nvr";
         let wanted = RunArgs {
             config: Some("a.json".into()),
             source: Some(Source::File("x.h264".into())),
@@ -222,6 +228,7 @@ mod tests {
             fps: Some(15),
             bitrate_kbps: Some(500),
             rtsp: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:554".parse().unwrap()],
+            rtsps: vec!["[::]:322".parse().unwrap()],
             http: Some(Off),
             user: Some("nvr".into()),
             no_auth: false,
@@ -256,6 +263,7 @@ mod tests {
             ("--bitrate 2G", "2G", "--bitrate", "16k to 50M"),
             ("--source video0", "video0", "--source", "v4l2:/dev/videoN"),
             ("--rtsp 8554", "8554", "--rtsp", "ADDRESS:PORT"),
+            ("--rtsps 322", "322", "--rtsps", "ADDRESS:PORT"),
             ("--http 0.0.0.0:8080", "0.0.0.0:8080", "--http", "no HTTP side yet"),
             ("--user a:b", "a:b", "--user", "without colons"),
         ];

@@ -1,5 +1,6 @@
 //! `ocellus run`: a camera from its configuration to the last signal.
 
+mod encryption;
 mod sandbox;
 mod source;
 
@@ -24,6 +25,7 @@ use ocellus::stats::Pipeline;
 use ocellus::sys::{Wake, clock, process, tcp};
 use ocellus::{encode, rtsp};
 
+use self::encryption::Encryption;
 use self::source::Chosen;
 pub(crate) use self::source::describe;
 use crate::{Failure, read_config, running};
@@ -34,13 +36,17 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let given = std::env::var("OCELLUS_PASSWORD").ok();
     let generated = args.apply(&mut config, given.as_deref(), random_password).map_err(usage)?;
     allow_many_descriptors();
+    let encryption = Encryption::prepare(&config).map_err(running)?;
     sandbox::enter(&config, args.config.as_deref()).map_err(Failure::Usage)?;
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
     end_on_signals(&stop).map_err(running)?;
     let chosen = source::choose(&config, args).map_err(running)?;
     let (listeners, addresses) = listen(&config).map_err(running)?;
+    let encrypted = encryption.map(|it| it.listen(|address| url(Some(address), None)));
+    let encrypted = encrypted.transpose().map_err(running)?;
     let url = url(addresses.first().copied(), generated.as_ref());
-    let running_camera = start(&config, chosen, listeners, &stop).map_err(running)?;
+    let listening = (listeners, encrypted);
+    let running_camera = start(&config, chosen, listening, &stop).map_err(running)?;
     running_camera.wait(&url, &stop).map_err(running)
 }
 
@@ -56,7 +62,7 @@ struct Running {
 fn start(
     config: &Config,
     chosen: Chosen,
-    listeners: Vec<OwnedFd>,
+    (listeners, encrypted): (Vec<OwnedFd>, Option<encryption::Listening>),
     stop: &Arc<Wake>,
 ) -> anyhow::Result<Running> {
     let stream = config.streams.first().context("streams: none")?;
@@ -80,7 +86,10 @@ fn start(
     let (reactor_stop, stats) = (Arc::clone(stop), Arc::clone(&server));
     let reactor = Reactor::new(hub, sockets, inlets, Arc::clone(&wake), reactor_stop, stats)?;
     let heartbeat = process::inherited_pipe(HEARTBEAT_VARIABLE).context(HEARTBEAT_VARIABLE)?;
-    let reactor = reactor.with_heartbeat(heartbeat);
+    let mut reactor = reactor.with_heartbeat(heartbeat);
+    if let Some((listeners, tls)) = encrypted {
+        reactor = reactor.with_tls(listeners, tls)?;
+    }
     let ending = Arc::clone(stop);
     let serve = thread::Builder::new().name("serve".into()).spawn(move || {
         let done = reactor.run();

@@ -82,7 +82,8 @@ impl Config {
             return Ok(());
         }
         let is_public = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
-        match self.rtsp.listen.iter().chain(&self.http.listen).find(is_public) {
+        let rtsp = self.rtsp.listen.iter().chain(&self.rtsp.tls.listen);
+        match rtsp.chain(&self.http.listen).find(is_public) {
             Some(&address) => Err(Error::OpenToStrangers { address }),
             None => Ok(()),
         }

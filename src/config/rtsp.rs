@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, NotAllowed};
+use super::{Error, NotAllowed, Tls};
 
 /// The RTSP server's part of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +22,7 @@ pub struct Rtsp {
     pub max_viewers: u32,
     /// Connections from one address.
     pub max_per_address: u32,
+    pub tls: Tls,
 }
 
 /// The ports that RTP and RTCP leave from: an even one and the next (RFC 3550 11).
@@ -32,7 +33,7 @@ pub struct UdpPorts {
 
 impl Rtsp {
     pub(super) fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let keys = ["listen", "udp_ports", "packet_size", "max_viewers", "max_per_address"];
+        let keys = ["listen", "udp_ports", "packet_size", "max_viewers", "max_per_address", "tls"];
         let object = entry.object(&keys)?;
         let default = Self::default();
         let packet_sizes = |entry: &Entry<'_>| entry.integer(PACKET_SIZES);
@@ -45,6 +46,7 @@ impl Rtsp {
             packet_size: object.get("packet_size", default.packet_size, packet_sizes)?,
             max_viewers: object.get("max_viewers", default.max_viewers, viewers)?,
             max_per_address: object.get("max_per_address", default.max_per_address, viewers)?,
+            tls: object.get("tls", default.tls, Tls::read)?,
         })
     }
 
@@ -64,7 +66,7 @@ impl Rtsp {
                 return Err(not_allowed(path, value, "an address that is not in the list yet"));
             }
         }
-        Ok(())
+        self.tls.validate(&self.listen)
     }
 }
 
@@ -76,6 +78,7 @@ impl Default for Rtsp {
             packet_size: 1372,
             max_viewers: 64,
             max_per_address: 16,
+            tls: Tls::default(),
         }
     }
 }
@@ -132,7 +135,8 @@ pub const PACKET_SIZES: RangeInclusive<u32> = 256..=1460;
 /// The reactor is built for this many.
 pub const MAX_VIEWERS: RangeInclusive<u32> = 1..=1024;
 /// Addresses to listen on: IPv4 and IPv6 on four interfaces.
-const LISTEN_COUNTS: RangeInclusive<usize> = 1..=8;
+const LISTEN_COUNTS: RangeInclusive<usize> = 1..=LISTEN_COUNT_MAX;
+pub(super) const LISTEN_COUNT_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
