@@ -142,6 +142,16 @@ fn only_the_threads_read_the_clock() {
 }
 
 #[test]
+fn encryption_comes_without_a_library_in_c_of_its_own() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = fs::read_to_string(path).unwrap();
+    for name in ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"] {
+        assert!(!lock.contains(&format!("name = \"{name}\"")), "{name} was drawn in");
+    }
+    assert!(lock.contains("name = \"ring\""));
+}
+
+#[test]
 fn protocol_code_does_no_input_or_output() {
     for (module, files) in modules().into_iter().filter(|(name, _)| NO_IO.contains(&&**name)) {
         for (path, code) in files {

@@ -83,6 +83,7 @@ fn take_identity(boot: &Path, data: &Path) {
     let is_given = boot.join(settings::IDENTITY_GIVEN).exists();
     match identity::take(boot, data) {
         Ok(()) if is_given => {
+            erase_traces(boot);
             let errors = boot.join(ERRORS);
             let said = fs::read_to_string(&errors).unwrap_or_default();
             if said.contains(settings::IDENTITY_GIVEN)

@@ -28,7 +28,7 @@ fn a_viewer_who_stops_reading_is_dropped_and_fifteen_others_lose_nothing() {
         packet_len_max: 1372,
         clip: None,
     };
-    let stalled = stall(&camera);
+    let stalled = stall(&camera.url);
     let watched = thread::scope(|scope| {
         let viewers: Vec<_> = (0..15)
             .map(|number| {
@@ -57,7 +57,7 @@ fn a_viewer_who_stops_reading_is_dropped_and_fifteen_others_lose_nothing() {
 }
 
 /// Plays for a while; odd numbers over TCP, even ones over UDP.
-fn watch(url: &str, number: usize) -> Client {
+pub(crate) fn watch(url: &str, number: usize) -> Client {
     let mut client = Client::connect(url, &credentials());
     assert_eq!(client.describe().status(), 200);
     let lower = if number % 2 == 1 { Lower::Tcp } else { Lower::Udp };
@@ -69,8 +69,8 @@ fn watch(url: &str, number: usize) -> Client {
 }
 
 /// Plays over TCP with a small receive buffer, and then reads no more.
-fn stall(camera: &Camera) -> (Client, Instant) {
-    let mut client = Client::connect(&camera.url, &credentials());
+pub(crate) fn stall(url: &str) -> (Client, Instant) {
+    let mut client = Client::connect(url, &credentials());
     setsockopt(client.stream(), sockopt::RcvBuf, &4096).unwrap();
     assert_eq!(client.describe().status(), 200);
     assert_eq!(client.setup(Lower::Tcp).status(), 200);

@@ -12,11 +12,11 @@ use crate::camera::{Camera, credentials};
 use crate::players::{GSTREAMER, LIMIT, PICTURES, login};
 use crate::process::{self, FFMPEG};
 
-const SOURCE: [&str; 6] = ["--source", "pattern", "--size", "640x360", "--fps", "30"];
+pub(crate) const SOURCE: [&str; 6] = ["--source", "pattern", "--size", "640x360", "--fps", "30"];
 
 /// A camera that listens on both families, and its URLs.
-pub(crate) fn both_families(more: &[&str]) -> (Camera, Vec<String>) {
-    let mut arguments = [&SOURCE[..], more].concat();
+fn both_families() -> (Camera, Vec<String>) {
+    let mut arguments = SOURCE.to_vec();
     let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
     if has_ipv6 {
         arguments.extend(["--rtsp", "[::1]:0"]);
@@ -33,7 +33,7 @@ pub(crate) fn both_families(more: &[&str]) -> (Camera, Vec<String>) {
 
 #[test]
 fn ffmpeg_and_gstreamer_decode_through_http_over_both_families() {
-    let (camera, urls) = both_families(&[]);
+    let (camera, urls) = both_families();
     for url in &urls {
         if process::have(&[FFMPEG]) {
             let mut command = Command::new("ffmpeg");
