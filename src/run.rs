@@ -23,7 +23,7 @@ use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
 use ocellus::stats::Pipeline;
 use ocellus::sys::{Wake, clock, process, tcp};
-use ocellus::{encode, rtsp};
+use ocellus::{auth, encode, rtsp};
 
 use self::encryption::Encryption;
 use self::source::Chosen;
@@ -239,7 +239,7 @@ fn hub_settings(
     }
     let rtsp = rtsp::Settings {
         realm: "ocellus".into(),
-        users: config.users.iter().map(rtsp_user).collect(),
+        users: config.users.iter().map(known_user).collect(),
         no_auth: !config.auth,
         streams: rtsp_streams,
         server_ports,
@@ -251,12 +251,12 @@ fn hub_settings(
     Ok(serve::Settings { rtsp, streams, cname, entropy: random()? })
 }
 
-fn rtsp_user(user: &User) -> rtsp::User {
+fn known_user(user: &User) -> auth::User {
     let role = match user.role {
-        config::Role::Admin => rtsp::Role::Admin,
-        config::Role::Viewer => rtsp::Role::Viewer,
+        config::Role::Admin => auth::Role::Admin,
+        config::Role::Viewer => auth::Role::Viewer,
     };
-    rtsp::User { name: user.name.clone(), password: user.password.reveal().to_owned(), role }
+    auth::User { name: user.name.clone(), password: user.password.reveal().to_owned(), role }
 }
 
 /// The URL of the main stream; with name and password only when nobody else knows them.

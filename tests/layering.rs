@@ -9,14 +9,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and what of the crate it may name besides `time`, `stats` and itself.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 19] = [
+    ("auth", &[]),
     ("time", &[]),
     ("stats", &[]),
     ("h264", &[]),
     ("frame", &[]),
     ("rtp", &["h264"]),
     ("fanout", &["h264", "rtp"]),
-    ("rtsp", &["rtp", "h264"]),
+    ("rtsp", &["auth", "rtp", "h264"]),
     ("net", &[]),
     ("ring", &["h264"]),
     ("capture", &["frame", "h264", "sys"]),
@@ -34,7 +35,8 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
 const MAY_READ_CLOCK: [&str; 3] = ["produce", "serve", "firmware"];
 
 /// Modules that never touch a socket, a file, a thread or the system.
-const NO_IO: [&str; 8] = ["time", "h264", "frame", "rtp", "fanout", "rtsp", "net", "picture"];
+const NO_IO: [&str; 9] =
+    ["auth", "time", "h264", "frame", "rtp", "fanout", "rtsp", "net", "picture"];
 
 const IO_WORDS: [&str; 9] = [
     "std::fs",

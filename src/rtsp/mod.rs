@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `parser`, `message` | bytes to requests and frames; responses to bytes |
 //! | `url`, `transport`, `sdp` | the languages inside of messages |
-//! | `auth`, `throttle`, `secret`, `caller` | who asks, what they may have, how often one may guess |
+//! | `caller` | who asks (with [`crate::auth`]), and what they may have |
 //! | `connection`, `session`, `tunnel` | state of one peer, of one viewer, of one that comes through HTTP |
 //! | `methods`, `answers`, `server` | what a request does, when its answer goes, the machine around it |
 
@@ -20,18 +20,15 @@
 )]
 
 mod answers;
-mod auth;
 mod caller;
 mod connection;
 mod message;
 mod methods;
 mod parser;
 mod sdp;
-mod secret;
 mod server;
 mod session;
 mod settings;
-mod throttle;
 mod transport;
 mod tunnel;
 mod url;
@@ -41,7 +38,7 @@ pub use message::{Error, MAX_BODY_LEN, MAX_HEAD_LEN, MAX_HEADERS, MAX_REQUEST_LI
 pub use parser::MAX_FRAME_LEN;
 pub use server::{Counts, Event, MAX_PENDING, Refused, Server};
 pub use session::{Delivery, SESSION_TIMEOUT, SessionId};
-pub use settings::{Role, Settings, Stream, StreamId, User};
+pub use settings::{Settings, Stream, StreamId};
 pub use tunnel::{JOIN_DEADLINE, MAX_COOKIE_LEN, Refused as TunnelRefused};
 
 #[cfg(test)]

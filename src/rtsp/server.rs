@@ -14,10 +14,9 @@ use thiserror::Error;
 
 use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
 use super::message::Error;
-use super::secret::Secret;
 use super::session::{Delivery, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
-use super::throttle::Throttle;
+use crate::auth::{Secret, Throttle};
 use crate::h264::ParameterSets;
 use crate::time::Instant;
 

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use ocellus::auth::{Role, User};
 use ocellus::h264::ParameterSets;
-use ocellus::rtsp::{ConnectionId, Event, Role, Server, Settings, Stream, User};
+use ocellus::rtsp::{ConnectionId, Event, Server, Settings, Stream};
 use ocellus::time::Instant;
 
 pub(crate) const LOCAL: &str = "[::ffff:192.0.2.1]:554";
