@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{BURST_PACKETS, Body, Path};
 use crate::h264::Continuity;
 use crate::rtp::WireImage;
+use crate::time::Instant;
 
 /// One viewer's queue: at most one GOP of images, or [`QUEUED_BYTES_MAX`].
 #[derive(Debug)]
@@ -97,6 +98,14 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// When the first image that waits was captured.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.items.iter().find_map(|item| match &item.kind {
+            Kind::Image { image, .. } => Some(image.captured()),
+            Kind::Message(_) => None,
+        })
     }
 
     /// Queues a message; `false` when too many wait already.

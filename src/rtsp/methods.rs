@@ -18,6 +18,7 @@ use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State};
 use super::settings::StreamId;
 use super::transport::{self, Lower};
 use super::url::Url;
+use crate::stats::Ending;
 use crate::time::Instant;
 
 /// Why there is no answer of 200 now.
@@ -112,7 +113,7 @@ impl Server {
         if own.is_none() {
             self.check_room(caller, &replaced)?;
         }
-        replaced.into_iter().for_each(|id| self.end_session(id, "replaced"));
+        replaced.into_iter().for_each(|id| self.end_session(id, Ending::Replaced));
         let id = own.unwrap_or_else(|| self.draw_session(caller.connection));
         let session = Session {
             stream,
@@ -223,7 +224,7 @@ impl Server {
     /// Ends the session; the connection stays open.
     fn teardown(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
         let id = self.addressed_session(caller, request)?.ok_or(Refusal::SessionNotFound)?;
-        self.end_session(id, "torn down");
+        self.end_session(id, Ending::TornDown);
         Ok(Response::ok())
     }
 

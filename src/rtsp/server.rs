@@ -16,8 +16,10 @@ use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
 use super::message::Error;
 use super::session::{Delivery, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
+use super::tunnel::Role;
 use crate::auth::{Secret, Throttle};
 use crate::h264::ParameterSets;
+use crate::stats::{Ending, Transport};
 use crate::time::Instant;
 
 /// A sans-I/O RTSP server.
@@ -57,7 +59,7 @@ pub enum Event {
     /// Stop delivering until the next [`Event::Play`].
     Pause { session: SessionId },
     /// The session is over, whether it ever played or not: stop and forget.
-    Teardown { session: SessionId },
+    Teardown { session: SessionId, why: Ending },
     /// A compound RTCP packet, unchecked, that a viewer sent interleaved.
     Rtcp { session: SessionId, packet: Vec<u8> },
     /// Close this connection once its output is written, then call [`Server::disconnected`].
@@ -218,7 +220,7 @@ impl Server {
             if session.is_udp() {
                 session.connection = None;
             } else {
-                self.end_session(id, "disconnected");
+                self.end_session(id, Ending::Disconnected);
             }
         }
     }
@@ -228,7 +230,7 @@ impl Server {
     pub fn handle_timeout(&mut self, now: Instant) {
         let expired = |session: &Session| session.deadline() <= now;
         let expired: Vec<_> = keys_where(&self.sessions, expired);
-        expired.into_iter().for_each(|id| self.end_session(id, "timed out"));
+        expired.into_iter().for_each(|id| self.end_session(id, Ending::TimedOut));
 
         let due = |state: &Connection| state.deadline().is_some_and(|at| at <= now);
         for id in keys_where(&self.connections, due) {
@@ -281,9 +283,21 @@ impl Server {
         }
     }
 
-    /// Ends a session whose viewer is gone: BYE, or its UDP port is closed.
-    pub fn end(&mut self, session: SessionId) {
-        self.end_session(session, "viewer is gone");
+    /// Ends a session whose viewer is gone: its UDP port is closed, or it takes nothing.
+    pub fn end(&mut self, session: SessionId, why: Ending) {
+        self.end_session(session, why);
+    }
+
+    /// Who is at the other end of a connection, and how media goes there.
+    #[must_use]
+    pub fn way_to(&self, connection: ConnectionId) -> Option<(SocketAddr, Transport)> {
+        let state = self.connections.get(&connection)?;
+        let transport = match state.role {
+            _ if state.is_encrypted => Transport::Tls,
+            Role::Whole => Transport::Tcp,
+            Role::Out { .. } | Role::In { .. } => Transport::Http,
+        };
+        Some((state.peer, transport))
     }
 
     /// The UDP viewer whose packets come from `from`, be it from its RTP or its RTCP port.
@@ -363,13 +377,14 @@ impl Server {
         }
     }
 
-    pub(super) fn end_session(&mut self, id: SessionId, why: &str) {
+    pub(super) fn end_session(&mut self, id: SessionId, why: Ending) {
         let Some(session) = self.sessions.remove(&id) else { return };
         if let Some(state) = session.connection.and_then(|id| self.connections.get_mut(&id)) {
             state.sessions.retain(|other| *other != id);
         }
-        info!("rtsp: session ended session={id:?} stream={} why=\"{why}\"", session.stream);
-        self.events.push_back(Event::Teardown { session: id });
+        let (stream, words) = (session.stream, why.words());
+        info!("rtsp: session ended session={id:?} stream={stream} why=\"{words}\"");
+        self.events.push_back(Event::Teardown { session: id, why });
     }
 
     pub(super) fn close(&mut self, id: ConnectionId) {

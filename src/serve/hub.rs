@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use log::{debug, info};
 
+use super::Stats;
 use super::playing::Playing;
-use super::stats::Stats;
 use super::stream::{Stream, StreamSettings};
 use crate::fanout::{self, Body, Fanout, Path, Sent, Transmit, ViewerId};
 use crate::h264::AccessUnit;
 use crate::rtp::rtcp::{self, Feedback};
 use crate::rtsp::{self, ConnectionId, Delivery, Event, SessionId};
+use crate::stats::Ending;
 use crate::time::{Instant, NtpTimestamp};
 
 /// What the network side is to be.
@@ -53,11 +54,11 @@ pub enum Action {
 /// The whole network side of a camera.
 #[derive(Debug)]
 pub struct Hub {
-    server: rtsp::Server,
-    fanout: Fanout,
+    pub(super) server: rtsp::Server,
+    pub(super) fanout: Fanout,
     streams: Vec<Stream>,
     connections: HashMap<ConnectionId, ViewerId>,
-    sessions: HashMap<SessionId, Playing>,
+    pub(super) sessions: HashMap<SessionId, Playing>,
     /// Where each viewer's bytes go.
     targets: HashMap<ViewerId, Target>,
     actions: VecDeque<Action>,
@@ -66,6 +67,8 @@ pub struct Hub {
     server_due: Option<Instant>,
     report_due: Option<Instant>,
     cname: String,
+    /// Of the newest session.
+    number: u64,
     stats: Arc<Stats>,
 }
 
@@ -83,6 +86,7 @@ impl Hub {
             server_due: None,
             report_due: None,
             cname: settings.cname,
+            number: 0,
             stats,
         }
     }
@@ -158,7 +162,7 @@ impl Hub {
             .find_map(|(&id, playing)| (playing.is_at(to) && playing.is_gone(now)).then_some(id));
         if let Some(session) = gone {
             info!("serve: viewer is gone address={to} reason=unreachable");
-            self.server.end(session);
+            self.server.end(session, Ending::Unreachable);
             self.follow_server(now, wall);
         }
     }
@@ -171,6 +175,7 @@ impl Hub {
     pub fn publish(&mut self, now: Instant, wall: NtpTimestamp, stream: usize, unit: &AccessUnit) {
         let Some(outlet) = self.streams.get_mut(stream) else { return };
         self.stats.access_units.increment();
+        self.stats.newest_micros.set(unit.captured().as_micros());
         if let Some(sets) = outlet.new_parameter_sets(unit) {
             self.server.parameter_sets(now, stream, sets);
         }
@@ -336,9 +341,12 @@ impl Hub {
                 self.play(now, wall, session, stream, delivery);
             }
             Event::Pause { session } => self.pause(session),
-            Event::Teardown { session } => {
+            Event::Teardown { session, why } => {
                 self.pause(session);
-                self.sessions.remove(&session);
+                if let Some(playing) = self.sessions.remove(&session) {
+                    let why = if playing.is_stalled { Ending::Stalled } else { why };
+                    self.stats.endings.of(why).increment();
+                }
             }
             Event::Rtcp { session, packet } => self.feedback(now, session, &packet),
             Event::Close { connection } => self.actions.push_back(Action::Close(connection)),
@@ -366,11 +374,12 @@ impl Hub {
             }
         };
         self.stats.plays.increment();
+        self.number += 1;
         self.fanout.play(viewer, stream);
         self.sessions
             .entry(session)
             .and_modify(|playing| playing.resume(viewer, delivery))
-            .or_insert_with(|| Playing::new(now, stream, viewer, delivery));
+            .or_insert_with(|| Playing::new(now, self.number, stream, viewer, delivery));
         self.report(now, wall, session, false);
     }
 
@@ -405,13 +414,15 @@ impl Hub {
         match self.targets.get(&viewer) {
             Some(&Target::Connection(connection, _)) => {
                 info!("serve: viewer stalled connection={}", connection.0);
+                let session = self.sessions.values_mut().find(|p| p.viewer == Some(viewer));
+                session.into_iter().for_each(|playing| playing.is_stalled = true);
                 self.actions.push_back(Action::Abort(connection));
             }
             Some(Target::Udp { rtp, .. }) => {
                 info!("serve: viewer stalled address={rtp}");
                 let session = self.sessions.iter().find(|(_, p)| p.viewer == Some(viewer));
                 if let Some((&session, _)) = session {
-                    self.server.end(session);
+                    self.server.end(session, Ending::Stalled);
                 }
             }
             None => {}

@@ -11,11 +11,11 @@ mod link;
 mod playing;
 mod reactor;
 mod sender;
-mod stats;
 mod stream;
+mod viewers;
 
+pub use crate::stats::Server as Stats;
 pub use hub::{Action, Hub, Settings, Target};
 pub use link::Tls;
-pub use reactor::{Error, Inlet, Ports, Reactor, Sockets, bind_ports};
-pub use stats::Stats;
+pub use reactor::{Error, HandedOver, Inlet, Ports, Reactor, Sockets, bind_ports};
 pub use stream::StreamSettings;

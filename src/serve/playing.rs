@@ -10,11 +10,15 @@ use crate::fanout::{Counts, ViewerId};
 use crate::rtp::SenderClock;
 use crate::rtp::rtcp::{Compound, SenderReport};
 use crate::rtsp::Delivery;
-use crate::time::{Instant, NtpTimestamp};
+use crate::time::{Instant, NtpTimestamp, low_32};
 
 #[derive(Debug)]
 pub(super) struct Playing {
+    /// Tells the session from all others of this run.
+    pub(super) number: u64,
     pub(super) stream: usize,
+    /// Whether it is about to end because its viewer takes nothing any more.
+    pub(super) is_stalled: bool,
     /// `None` while it is paused.
     pub(super) viewer: Option<ViewerId>,
     pub(super) delivery: Delivery,
@@ -30,9 +34,17 @@ pub(super) struct Playing {
 }
 
 impl Playing {
-    pub(super) fn new(now: Instant, stream: usize, viewer: ViewerId, delivery: Delivery) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        number: u64,
+        stream: usize,
+        viewer: ViewerId,
+        delivery: Delivery,
+    ) -> Self {
         Self {
+            number,
             stream,
+            is_stalled: false,
             viewer: Some(viewer),
             delivery,
             before: Counts::default(),
@@ -52,8 +64,18 @@ impl Playing {
     /// Ends with `counts` since it last began to play.
     pub(super) fn pause(&mut self, counts: Counts) {
         self.viewer = None;
-        self.before.packets = self.before.packets.wrapping_add(counts.packets);
-        self.before.octets = self.before.octets.wrapping_add(counts.octets);
+        self.before = self.total(counts);
+    }
+
+    /// All that was sent in this session, with `counts` since it last began to play.
+    pub(super) const fn total(&self, counts: Counts) -> Counts {
+        let Counts { packets, octets, dropped, drops } = self.before;
+        Counts {
+            packets: packets + counts.packets,
+            octets: octets + counts.octets,
+            dropped: dropped + counts.dropped,
+            drops: drops + counts.drops,
+        }
     }
 
     /// When the next sender report is due: at once after PLAY, then every five seconds.
@@ -75,13 +97,14 @@ impl Playing {
         let (at, rtp) = stream.reported(now);
         let age = now.as_micros().cast_signed() - at.as_micros().cast_signed();
         let wall = wall.offset_by_micros(-age);
+        let total = self.total(counts);
         let clock = self.clock.get_or_insert_with(|| SenderClock::new(at, wall));
         SenderReport {
             ssrc: stream.ssrc(),
             ntp: clock.ntp(at, wall),
             rtp,
-            packet_count: self.before.packets.wrapping_add(counts.packets),
-            octet_count: self.before.octets.wrapping_add(counts.octets),
+            packet_count: low_32(total.packets),
+            octet_count: low_32(total.octets),
         }
         .emit(cname, is_over)
     }

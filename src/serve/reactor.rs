@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -13,15 +14,17 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use thiserror::Error;
 
+use super::Stats;
 use super::heartbeat::Heartbeat;
 use super::hub::{Action, Hub, Target};
 use super::link::{Link, Tls};
 use super::sender::{Pending, Sender};
-use super::stats::Stats;
+use super::viewers::Census;
 use crate::fanout::{Body, Sent, ViewerId};
 use crate::ring::{Consumer, IdrRequests};
 use crate::rtsp::ConnectionId;
-use crate::sys::{Wake, clock, tcp, udp};
+use crate::stats::Viewers;
+use crate::sys::{ByteStream, Wake, clock, tcp, udp};
 use crate::time::Instant;
 
 /// Sockets that were bound before anybody could connect.
@@ -74,8 +77,14 @@ pub struct Reactor {
     accept_again: Option<Instant>,
     is_out_of_descriptors: bool,
     heartbeat: Option<Heartbeat>,
+    /// Connections that somebody else has accepted.
+    handed_over: Option<HandedOver>,
+    census: Option<Census>,
     stats: Arc<Stats>,
 }
+
+/// Where connections come from that RTSP turned out to be spoken on, and what says so.
+pub type HandedOver = (Receiver<ByteStream>, Arc<Wake>);
 
 #[derive(Debug)]
 struct Connection {
@@ -119,6 +128,8 @@ impl Reactor {
             accept_again: None,
             is_out_of_descriptors: false,
             heartbeat: None,
+            handed_over: None,
+            census: None,
             stats,
         };
         // Every write wakes, so that nobody has to read: a call less per access unit.
@@ -145,6 +156,25 @@ impl Reactor {
         }
         self.tls = Some(tls);
         Ok(self)
+    }
+
+    /// Takes connections that somebody else has accepted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::with_tls`].
+    pub fn with_handed_over(mut self, handed_over: HandedOver) -> Result<Self, Error> {
+        let edge = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, HANDED_OVER);
+        self.epoll.add(&*handed_over.1, edge).map_err(os("epoll_ctl"))?;
+        self.handed_over = Some(handed_over);
+        Ok(self)
+    }
+
+    /// Tells `viewers` who watches, about once a second.
+    #[must_use]
+    pub fn with_census(mut self, viewers: Arc<Viewers>) -> Self {
+        self.census = Some(Census::new(viewers));
+        self
     }
 
     /// Makes the loop write one byte per second to `pipe` while it turns and pictures come.
@@ -186,6 +216,7 @@ impl Reactor {
     fn handle(&mut self, token: u64, flags: EpollFlags) -> Result<(), Error> {
         match token {
             WAKE => self.publish(),
+            HANDED_OVER => self.take_over()?,
             RTP | RTCP => self.receive_datagrams(token == RTCP, flags),
             connection if connection >= CONNECTIONS => {
                 let id = ConnectionId(u32::try_from(connection - CONNECTIONS).unwrap_or(u32::MAX));
@@ -236,8 +267,18 @@ impl Reactor {
         self.admit(accepted, is_encrypted)
     }
 
+    /// Takes in all connections that wait: once per wake, which is edge-triggered.
+    fn take_over(&mut self) -> Result<(), Error> {
+        while let Some(Ok(stream)) =
+            self.handed_over.as_ref().map(|(streams, _)| streams.try_recv())
+        {
+            self.admit(stream, false)?;
+        }
+        Ok(())
+    }
+
     /// Takes a connection in, if the hub has room for it.
-    fn admit(&mut self, accepted: tcp::Accepted, is_encrypted: bool) -> Result<(), Error> {
+    fn admit(&mut self, accepted: ByteStream, is_encrypted: bool) -> Result<(), Error> {
         let tls = self.tls.as_ref().filter(|_| is_encrypted);
         let link = match tls {
             None => Ok(Link::Plain(accepted.socket)),
@@ -348,6 +389,9 @@ impl Reactor {
         }
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.handle_timeout(now);
+        }
+        if let Some(census) = &mut self.census {
+            census.handle_turn(now, &self.hub);
         }
         Ok(())
     }
@@ -527,6 +571,7 @@ const WAKE: u64 = 0;
 const STOP: u64 = 1;
 const RTP: u64 = 2;
 const RTCP: u64 = 3;
+const HANDED_OVER: u64 = 4;
 const LISTENERS: u64 = 16;
 /// Connection `n` has this token plus `n`.
 const CONNECTIONS: u64 = 1 << 32;

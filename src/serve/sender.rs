@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 
+use super::Stats;
 use super::hub::Target;
 use super::link::Link;
-use super::stats::Stats;
 use crate::fanout::{Body, Sent, Transmit};
 use crate::rtp::WireImage;
 use crate::sys::udp;

@@ -18,4 +18,5 @@ pub mod v4l2;
 mod wake;
 pub mod watchdog;
 
+pub use tcp::ByteStream;
 pub use wake::Wake;

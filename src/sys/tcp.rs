@@ -43,9 +43,9 @@ fn listen_exactly(address: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(listener)
 }
 
-/// One connection that has been accepted.
+/// One connection that has been accepted: what RTSP is spoken over.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct ByteStream {
     pub socket: OwnedFd,
     pub peer: SocketAddr,
     pub local: SocketAddr,
@@ -56,7 +56,7 @@ pub struct Accepted {
 /// # Errors
 ///
 /// EAGAIN when there is none; EMFILE and ENFILE when there is no descriptor for it.
-pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<Accepted, Errno> {
+pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<ByteStream, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
     // SAFETY: accept4 has just returned this descriptor, so it is open and nobody else owns it.
@@ -70,7 +70,7 @@ pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<Accepted, E
     setsockopt(&socket, sockopt::SndBuf, &send_buffer_len)?;
     let peer = std_address(&getpeername::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
     let local = std_address(&getsockname::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
-    Ok(Accepted { socket, peer, local })
+    Ok(ByteStream { socket, peer, local })
 }
 
 /// The address that a socket is bound to.

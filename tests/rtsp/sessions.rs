@@ -5,6 +5,7 @@ use std::time::Duration;
 use ocellus::rtsp::{
     ConnectionId, Delivery, Event, IDLE_TIMEOUT, MAX_PENDING, Refused, SESSION_TIMEOUT, SessionId,
 };
+use ocellus::stats::Ending;
 
 use crate::camera::{Camera, LOCAL, header, status};
 
@@ -237,7 +238,10 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
         camera.idr(0, 5, 6);
         if n % 2 == 0 {
             let session = SessionId(u128::from_str_radix(&session, 16).unwrap());
-            assert_eq!(camera.events.back(), Some(&Event::Teardown { session }));
+            assert_eq!(
+                camera.events.back(),
+                Some(&Event::Teardown { session, why: Ending::Disconnected })
+            );
         }
         camera.output.clear();
         camera.events.clear();
@@ -292,8 +296,9 @@ fn a_viewer_that_is_gone_ends_its_session_once() {
     let id = camera.connect("192.0.2.7:40000");
     let udp = set_up(&mut camera, id, UDP);
     let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
-    camera.server.end(session);
-    camera.server.end(session);
+    camera.server.end(session, Ending::Unreachable);
+    camera.server.end(session, Ending::Stalled);
     camera.drain();
-    assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [Event::Teardown { session }]);
+    let ended = Event::Teardown { session, why: Ending::Unreachable };
+    assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [ended]);
 }
