@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    BITRATES_KBPS, Config, Error, FPS, NO_HTTP_YET, NotAllowed, Password, Role, Size, Source, User,
+    BITRATES_KBPS, Config, Error, FPS, NotAllowed, Password, Role, Size, Source, User,
     parse_address, parse_user_name,
 };
 
@@ -62,7 +62,7 @@ pub struct RunArgs {
     pub rtsps: Vec<SocketAddr>,
     /// Address to serve HTTP on, or off
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_http)]
-    pub http: Option<Off>,
+    pub http: Option<HttpFlag>,
     /// Account for this run, with the password in OCELLUS_PASSWORD or a random one
     #[arg(long, value_name = "NAME", value_parser = parse_user_name)]
     pub user: Option<String>,
@@ -74,9 +74,12 @@ pub struct RunArgs {
     pub no_generated_user: bool,
 }
 
-/// The only value of `--http` in this build.
+/// What `--http` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Off;
+pub enum HttpFlag {
+    Off,
+    On(SocketAddr),
+}
 
 #[derive(Debug, Parser)]
 #[command(name = "ocellus", version, about, args_conflicts_with_subcommands = true)]
@@ -135,8 +138,11 @@ impl RunArgs {
         if !rtsps.is_empty() {
             config.rtsp.tls.listen.clone_from(rtsps);
         }
-        if http.is_some() {
-            config.http.listen.clear();
+        if let Some(http) = http {
+            config.http.listen = match *http {
+                HttpFlag::Off => Vec::new(),
+                HttpFlag::On(address) => vec![address],
+            };
         }
         config.auth &= !self.no_auth;
         let is_lonely = config.users.is_empty() && !self.no_generated_user;
@@ -185,8 +191,12 @@ fn parse_bitrate(text: &str) -> Result<u32, NotAllowed> {
         .ok_or(NotAllowed("16k to 50M bits per second, like 500k, 2M or 2000000"))
 }
 
-fn parse_http(text: &str) -> Result<Off, NotAllowed> {
-    if text == "off" { Ok(Off) } else { Err(NotAllowed(NO_HTTP_YET)) }
+fn parse_http(text: &str) -> Result<HttpFlag, NotAllowed> {
+    if text == "off" {
+        return Ok(HttpFlag::Off);
+    }
+    let allowed = NotAllowed("off, or ADDRESS:PORT, like 127.0.0.1:8080 or [::]:80");
+    parse_address(text).map(HttpFlag::On).map_err(|_| allowed)
 }
 
 /// The account of a run that was told no other name.
@@ -229,7 +239,7 @@ mod tests {
             bitrate_kbps: Some(500),
             rtsp: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:554".parse().unwrap()],
             rtsps: vec!["[::]:322".parse().unwrap()],
-            http: Some(Off),
+            http: Some(HttpFlag::Off),
             user: Some("nvr".into()),
             no_auth: false,
             no_generated_user: false,
@@ -264,7 +274,7 @@ mod tests {
             ("--source video0", "video0", "--source", "v4l2:/dev/videoN"),
             ("--rtsp 8554", "8554", "--rtsp", "ADDRESS:PORT"),
             ("--rtsps 322", "322", "--rtsps", "ADDRESS:PORT"),
-            ("--http 0.0.0.0:8080", "0.0.0.0:8080", "--http", "no HTTP side yet"),
+            ("--http on", "on", "--http", "off, or ADDRESS:PORT"),
             ("--user a:b", "a:b", "--user", "without colons"),
         ];
         for (flags, value, flag, allowed) in cases {

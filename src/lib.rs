@@ -4,6 +4,7 @@ pub mod auth;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod encode;
 pub mod fanout;
 pub mod firmware;

@@ -1,6 +1,7 @@
 //! `ocellus run`: a camera from its configuration to the last signal.
 
 mod encryption;
+mod http;
 mod sandbox;
 mod source;
 
@@ -18,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use ocellus::cli::RunArgs;
 use ocellus::config::{self, Config, Password, User};
+use ocellus::control::Recent;
 use ocellus::produce::{self, Notice};
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
@@ -26,17 +28,19 @@ use ocellus::sys::{Wake, clock, process, tcp};
 use ocellus::{auth, encode, rtsp};
 
 use self::encryption::Encryption;
+use self::http::Http;
 use self::source::Chosen;
 pub(crate) use self::source::describe;
 use crate::{Failure, read_config, running};
 
 /// Runs the camera until a signal or a fault.
-pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &RunArgs, log: Arc<Recent>) -> Result<(), Failure> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let given = std::env::var("OCELLUS_PASSWORD").ok();
     let generated = args.apply(&mut config, given.as_deref(), random_password).map_err(usage)?;
     allow_many_descriptors();
     let encryption = Encryption::prepare(&config).map_err(running)?;
+    let http = Http::prepare(&config, log);
     sandbox::enter(&config, args.config.as_deref()).map_err(Failure::Usage)?;
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
     end_on_signals(&stop).map_err(running)?;
@@ -44,10 +48,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (listeners, addresses) = listen(&config).map_err(running)?;
     let encrypted = encryption.map(|it| it.listen(|address| url(Some(address), None)));
     let encrypted = encrypted.transpose().map_err(running)?;
+    let http = http.map(|it| it.listen(&config)).transpose().map_err(running)?;
     let url = url(addresses.first().copied(), generated.as_ref());
-    let listening = (listeners, encrypted);
+    let listening = Listening { listeners, encrypted, http };
     let running_camera = start(&config, chosen, listening, &stop).map_err(running)?;
     running_camera.wait(&url, &stop).map_err(running)
+}
+
+/// All that is listened on.
+struct Listening {
+    listeners: Vec<OwnedFd>,
+    encrypted: Option<encryption::Listening>,
+    http: Option<http::Listening>,
 }
 
 /// A camera whose threads run.
@@ -62,7 +74,7 @@ struct Running {
 fn start(
     config: &Config,
     chosen: Chosen,
-    (listeners, encrypted): (Vec<OwnedFd>, Option<encryption::Listening>),
+    listening: Listening,
     stop: &Arc<Wake>,
 ) -> anyhow::Result<Running> {
     let stream = config.streams.first().context("streams: none")?;
@@ -76,6 +88,7 @@ fn start(
 
     let (rtp, rtcp, server_ports) = bind_ports(config)?;
     let send_buffer_len = SEND_BUFFER_MIN.max((bitrate_bps / 16) as usize);
+    let Listening { listeners, encrypted, http } = listening;
     let sockets = Sockets { listeners, rtp, rtcp, send_buffer_len };
     let fps = chosen.fps.unwrap_or_else(|| f64::from(stream.fps));
     let hub = Hub::new(hub_settings(config, fps, server_ports)?, Arc::clone(&server));
@@ -89,6 +102,10 @@ fn start(
     let mut reactor = reactor.with_heartbeat(heartbeat);
     if let Some((listeners, tls)) = encrypted {
         reactor = reactor.with_tls(listeners, tls)?;
+    }
+    if let Some(http) = http {
+        let known = (config, &pipeline, &server);
+        reactor = http.start(reactor, known, send_buffer_len)?;
     }
     let ending = Arc::clone(stop);
     let serve = thread::Builder::new().name("serve".into()).spawn(move || {
@@ -238,7 +255,7 @@ fn hub_settings(
         });
     }
     let rtsp = rtsp::Settings {
-        realm: "ocellus".into(),
+        realm: REALM.into(),
         users: config.users.iter().map(known_user).collect(),
         no_auth: !config.auth,
         streams: rtsp_streams,
@@ -300,6 +317,8 @@ fn usage(error: config::Error) -> Failure {
     Failure::Usage(error.into())
 }
 
+/// Part of every stored password hash: never to be changed.
+const REALM: &str = "ocellus";
 /// Number of the pipe's descriptor that process 1 wants a beat on.
 const HEARTBEAT_VARIABLE: &str = "OCELLUS_HEARTBEAT_FD";
 /// The main stream's paths, the canonical one first.

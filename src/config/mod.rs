@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET};
+pub use camera::{Camera, Config, Http, MAX_LEN};
 pub use disk::{Disk, replace};
 pub use identity::{Identity, NoIdentity};
 pub use network::{InterfaceAddress, Network};

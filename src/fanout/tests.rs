@@ -190,7 +190,7 @@ fn a_viewer_that_is_stopped_gets_the_rest_of_its_packet_and_no_more() {
         let expected = if cut == 0 { 0 } else { whole.unwrap() };
         assert_eq!(media.len(), expected, "cut at {cut}");
         let packets = (0..image.packet_count()).filter(|&i| image.packet_end(i) <= expected);
-        assert_eq!(fanout.counts(viewer).packets as usize, packets.count());
+        assert_eq!(fanout.counts(viewer).packets, packets.count() as u64);
     }
 }
 

@@ -93,8 +93,8 @@ impl Settings {
     }
 }
 
-/// Reads a configuration as the firmware does: RTSP has its own ports, unless the text says others,
-/// and the certificate has its own place.
+/// Reads a configuration as the firmware does: RTSP and HTTP have their own ports, unless the text says
+/// others, and the certificate has its own place.
 pub(super) fn parse_config(text: &str) -> Result<Config, Error> {
     let mut config = Config::from_json(text)?;
     let file: File = serde_json::from_str(text).unwrap_or_default();
@@ -112,6 +112,9 @@ pub(super) fn parse_config(text: &str) -> Result<Config, Error> {
     if file.rtsp.tls.listen.is_none() && config.auth {
         config.rtsp.tls.listen = vec![RTSPS];
     }
+    if file.http.listen.is_none() {
+        config.http.listen = vec![HTTP];
+    }
     config.validate()?;
     Ok(config)
 }
@@ -121,6 +124,7 @@ pub(super) fn default_config() -> Config {
     let mut config = Config::default();
     config.rtsp.listen = vec![RTSP];
     config.rtsp.tls.listen = vec![RTSPS];
+    config.http.listen = vec![HTTP];
     config
 }
 
@@ -137,8 +141,15 @@ fn is_hostname(name: &str) -> bool {
 struct File {
     name: Option<String>,
     rtsp: Rtsp,
+    http: Http,
     network: Network,
     time: Time,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Http {
+    listen: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,6 +188,8 @@ pub(super) const IDENTITY_GIVEN: &str = "identity.pem";
 const RTSP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 554);
 /// RTSP over TLS (IANA, rtsps).
 const RTSPS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 322);
+/// HTTP's own port (RFC 9110 4.2.1).
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
 const DEFAULT_HOSTNAME: &str = "ocellus";
 
 #[cfg(test)]
@@ -236,10 +249,24 @@ mod tests {
             assert_eq!(listen(text), ["[::]:322".parse().unwrap()], "{text}");
         }
         assert!(listen(r#"{ "rtsp": { "tls": { "listen": [] } } }"#).is_empty());
-        assert!(listen(r#"{ "auth": false, "rtsp": { "listen": ["[::1]:554"] } }"#).is_empty());
+        let open =
+            r#"{ "auth": false, "rtsp": { "listen": ["[::1]:554"] }, "http": { "listen": [] } }"#;
+        assert!(listen(open).is_empty());
         let own = r#"{ "rtsp": { "tls": { "certificate": "/a", "key": "/a" } } }"#;
         let error = parse_config(own).unwrap_err().to_string();
         assert!(error.contains("rtsp.tls.certificate: \"/a\"") && error.contains(IDENTITY_GIVEN));
+    }
+
+    #[test]
+    fn http_is_on_its_own_port_unless_the_file_says_otherwise() {
+        let listen = |text: &str| parse_config(text).unwrap().http.listen;
+        for text in ["{}", r#"{ "http": {} }"#] {
+            assert_eq!(listen(text), ["[::]:80".parse().unwrap()], "{text}");
+        }
+        assert_eq!(default_config().http, parse_config("{}").unwrap().http);
+        assert!(listen(r#"{ "http": { "listen": [] } }"#).is_empty());
+        let said = r#"{ "http": { "listen": ["[::]:8080"] } }"#;
+        assert_eq!(listen(said), ["[::]:8080".parse().unwrap()]);
     }
 
     #[test]

@@ -210,6 +210,9 @@ impl Reactor {
             }
             self.handle_timeouts(due)?;
             self.perform()?;
+            if let Some(census) = &mut self.census {
+                census.handle_turn(clock::now(), &self.hub);
+            }
         }
     }
 
@@ -389,9 +392,6 @@ impl Reactor {
         }
         if let Some(heartbeat) = &mut self.heartbeat {
             heartbeat.handle_timeout(now);
-        }
-        if let Some(census) = &mut self.census {
-            census.handle_turn(now, &self.hub);
         }
         Ok(())
     }

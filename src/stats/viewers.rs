@@ -92,7 +92,7 @@ mod tests {
         Viewer {
             number,
             stream: 0,
-            peer: "192.0.2.7:5000".parse().unwrap(),
+            peer: SocketAddr::from(([192, 0, 2, 7], 5_000)),
             transport: Transport::Udp,
             packets: 1,
             octets: 2,

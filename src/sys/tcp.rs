@@ -61,6 +61,20 @@ pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<ByteStream,
     let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
     // SAFETY: accept4 has just returned this descriptor, so it is open and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (peer, local) = prepare(&socket, send_buffer_len)?;
+    Ok(ByteStream { socket, peer, local })
+}
+
+/// Makes a connection that was accepted elsewhere like one of [`accept`]'s; whose and to where.
+///
+/// # Errors
+///
+/// ENOTCONN when the peer is gone already.
+pub fn prepare(
+    socket: impl AsFd,
+    send_buffer_len: usize,
+) -> Result<(SocketAddr, SocketAddr), Errno> {
+    let fd = socket.as_fd().as_raw_fd();
     // Without it the tail of a picture waits for the acknowledgement of its beginning.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
     setsockopt(&socket, sockopt::KeepAlive, &true)?;
@@ -70,7 +84,7 @@ pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<ByteStream,
     setsockopt(&socket, sockopt::SndBuf, &send_buffer_len)?;
     let peer = std_address(&getpeername::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
     let local = std_address(&getsockname::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
-    Ok(ByteStream { socket, peer, local })
+    Ok((peer, local))
 }
 
 /// The address that a socket is bound to.
