@@ -96,6 +96,7 @@ fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
         .collect();
     let (ear, end, counters) = (Arc::clone(&wake), Arc::clone(&stop), Arc::clone(&stats));
     let reactor = Reactor::new(hub, sockets, inlets, ear, end, counters).unwrap();
+    let reactor = reactor.with_census(Arc::default());
     std::thread::spawn(move || reactor.run().unwrap());
 
     let source = || Source::Raw(Box::new(Pattern::new(320, 240, 60.0)));

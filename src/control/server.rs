@@ -21,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use log::{debug, info, warn};
+use log::{debug, warn};
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
@@ -101,7 +101,7 @@ impl Door {
         let peer = stream.peer;
         match self.tunnels.try_send(stream) {
             Ok(()) => self.wake.wake(),
-            Err(_) => info!("control: too many tunnels at once, one is closed peer={peer}"),
+            Err(_) => debug!("control: too many tunnels at once, one is closed peer={peer}"),
         }
     }
 }

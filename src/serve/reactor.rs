@@ -545,28 +545,6 @@ fn os(call: &'static str) -> impl FnOnce(Errno) -> Error {
     move |errno| Error::Os { call, errno }
 }
 
-/// The fixed sockets for RTP and RTCP, and their ports.
-pub type Ports = (udp::Socket, udp::Socket, (u16, u16));
-
-/// Binds the fixed RTP and RTCP ports; when `may_move`, the next free even pair after them.
-///
-/// # Errors
-///
-/// EADDRINUSE, with no free pair up to [`PORT_PAIRS_MAX`] further on.
-pub fn bind_ports(first: u16, may_move: bool) -> Result<Ports, Errno> {
-    let pairs = if may_move { PORT_PAIRS_MAX } else { 1 };
-    let mut last = Errno::EADDRINUSE;
-    for rtp in (first..u16::MAX).step_by(2).take(pairs) {
-        match (udp::bind_any(rtp), udp::bind_any(rtp + 1)) {
-            (Ok(rtp_socket), Ok(rtcp_socket)) => {
-                return Ok((rtp_socket, rtcp_socket, (rtp, rtp + 1)));
-            }
-            (Err(errno), _) | (_, Err(errno)) => last = errno,
-        }
-    }
-    Err(last)
-}
-
 const WAKE: u64 = 0;
 const STOP: u64 = 1;
 const RTP: u64 = 2;
@@ -591,5 +569,3 @@ const HANDSHAKE_STEPS_PER_TURN: usize = 4;
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Without descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Cameras on one machine.
-const PORT_PAIRS_MAX: usize = 256;

@@ -9,7 +9,7 @@ use crate::camera::{Camera, credentials};
 use crate::client::Lower;
 use crate::players::play_all;
 use crate::process::{self, Finished};
-use crate::{relay, retina_client, rtsps};
+use crate::{relay, retina_client, rtsps, web};
 
 /// A folder that goes when the test does.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -43,7 +43,8 @@ impl Drop for Folder {
 
 fn sandboxed(config: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
-    command.args(["run", "--rtsp", "127.0.0.1:0", "--http", "off", "--user", "admin", "--config"]);
+    let listen = ["--rtsp", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    command.arg("run").args(listen).args(["--user", "admin", "--config"]);
     command
         .arg(config)
         .args(["--rtsps", "127.0.0.1:0"])
@@ -71,9 +72,10 @@ fn players_do_not_notice_the_sandbox_and_no_thread_is_outside() {
     let log = camera.log();
     assert!(log.contains("run: sandbox") && log.contains("calls=true"), "{log}");
     let modes = of_each_thread(pid, "Seccomp");
-    assert!(modes.len() >= 4 && modes.iter().all(|mode| mode == "2"), "{modes:?}");
+    assert!(modes.len() >= 5 && modes.iter().all(|mode| mode == "2"), "{modes:?}");
     assert!(of_each_thread(pid, "NoNewPrivs").iter().all(|is_set| is_set == "1"));
     play_all(&camera);
+    web::is_well(&camera);
     // Made before the door was shut.
     let identity = folder.0.join("identity.pem");
     let url = relay::decrypted(&rtsps::urls(&camera.log())[0], &identity);
