@@ -388,8 +388,15 @@ mod tests {
         assert!(matches!(error, Error::OpenToStrangers { .. }));
         assert!(error.to_string().contains("--no-auth"), "{error}");
         let mut config = Config::default();
-        let local = run_args("ocellus --no-auth --rtsp 127.0.0.1:8554 --rtsp [::1]:8554");
+        let local =
+            run_args("ocellus --no-auth --http off --rtsp 127.0.0.1:8554 --rtsp [::1]:8554");
         assert_eq!(local.apply(&mut config, None, never).unwrap(), None);
         assert!(!config.auth && config.users.is_empty());
+        let mut config = Config::default();
+        let local = run_args("ocellus --no-auth --http [::1]:0 --rtsp 127.0.0.1:8554");
+        assert_eq!(local.apply(&mut config, None, never).unwrap(), None);
+        assert_eq!(config.http.listen, ["[::1]:0".parse().unwrap()]);
+        let public_web = run_args("ocellus --no-auth --rtsp 127.0.0.1:8554");
+        assert!(public_web.apply(&mut Config::default(), None, never).is_err());
     }
 }

@@ -127,7 +127,7 @@ mod tests {
     fn an_open_camera_may_listen_for_nobody_outside_encrypted_or_not() {
         let text = |address: &str| {
             format!(
-                r#"{{ "auth": false, "rtsp": {{ "listen": ["127.0.0.1:554"],
+                r#"{{ "auth": false, "http": {{ "listen": [] }}, "rtsp": {{ "listen": ["127.0.0.1:554"],
                       "tls": {{ "listen": ["{address}"] }} }} }}"#
             )
         };

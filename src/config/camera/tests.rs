@@ -218,11 +218,17 @@ fn without_passwords_only_loopback_is_allowed() {
         (r#""127.0.0.1:8554", "0.0.0.0:8555""#, false),
         (r#""192.168.0.1:8554""#, false),
     ] {
-        let text = format!(r#"{{ "auth": false, "rtsp": {{ "listen": [{listen}] }} }}"#);
-        let outcome = Config::from_json(&text);
-        assert_eq!(outcome.is_ok(), fine, "{listen}");
-        if let Err(error) = outcome {
-            assert!(matches!(error, Error::OpenToStrangers { .. }), "{error}");
+        let [rtsp, http] = [listen, "\"127.0.0.1:0\""];
+        for [rtsp, http] in [[rtsp, http], [http, &listen.replace("8554", "8080")], [rtsp, ""]] {
+            let text = format!(
+                r#"{{ "auth": false, "rtsp": {{ "listen": [{rtsp}] }},
+                      "http": {{ "listen": [{http}] }} }}"#
+            );
+            let outcome = Config::from_json(&text);
+            assert_eq!(outcome.is_ok(), fine, "{text}");
+            if let Err(error) = outcome {
+                assert!(matches!(error, Error::OpenToStrangers { .. }), "{error}");
+            }
         }
     }
     assert!(matches!(
