@@ -1,7 +1,7 @@
 //! Accepts connections, within limits, and gives each to HTTP or to `serve`.
 //!
-//! RFC 9112. Every connection ends: without a whole head in [`HEAD_DEADLINE`], without a request for
-//! as long, and in any case after [`LIFETIME`].
+//! RFC 9112. Every connection ends: without a whole head in [`HEAD_DEADLINE`], without a request
+//! for as long, and in any case after [`LIFETIME`].
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -47,6 +47,7 @@ async fn accept(router: Router, doors: &Doors) -> io::Result<Infallible> {
     let listener = |fd: &OwnedFd| TcpListener::from_std(fd.try_clone()?.into());
     let listeners = doors.listeners.iter().map(listener).collect::<io::Result<Vec<_>>>()?;
     let guests = Arc::new(Guests::default());
+    let mut is_out_of_descriptors = false;
     loop {
         let next = |context: &mut Context<'_>| {
             let accepted = listeners.iter().map(|it| it.poll_accept(context)).find(Poll::is_ready);
@@ -54,6 +55,7 @@ async fn accept(router: Router, doors: &Doors) -> io::Result<Infallible> {
         };
         match poll_fn(next).await {
             Ok((stream, _)) => {
+                is_out_of_descriptors = false;
                 // The peer may be gone already.
                 let Ok(way) = tcp::prepare(&stream, doors.send_buffer_len) else { continue };
                 let Some(guest) = Guest::admit(&guests, way.0) else {
@@ -65,7 +67,10 @@ async fn accept(router: Router, doors: &Doors) -> io::Result<Infallible> {
             }
             Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => {}
             Err(error) => {
-                warn!("control: no new connections error=\"{error}\"");
+                if !is_out_of_descriptors {
+                    warn!("control: no new connections error=\"{error}\"");
+                }
+                is_out_of_descriptors = true;
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -127,8 +132,7 @@ async fn opening(stream: &TcpStream) -> io::Result<Opening> {
 async fn http(stream: TcpStream, peer: SocketAddr, router: Router) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip().to_canonical()));
-        let router = TowerToHyperService::new(router.clone());
-        async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|no| match no {})) }
+        TowerToHyperService::new(router.clone()).call(request)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

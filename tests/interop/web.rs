@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ const SOURCE: [&str; 8] =
 pub(crate) fn address(camera: &Camera) -> SocketAddr {
     let log = camera.log();
     let (_, after) = log.split_once("control: listening http=[").unwrap();
-    after.split([',', ']']).next().unwrap().parse().unwrap()
+    after.lines().next().unwrap().trim_end_matches(']').parse().unwrap()
 }
 
 /// What curl gets: the status, and the body.
@@ -325,7 +325,14 @@ fn who_means_harm_to_http_is_sent_away_in_time_and_a_viewer_loses_nothing() {
 
 #[test]
 fn players_tunnel_through_the_http_port_with_the_password_and_only_with_it() {
-    let camera = Camera::start(&SOURCE);
+    tunnelled("127.0.0.1:0");
+    if TcpListener::bind("[::1]:0").is_ok() {
+        tunnelled("[::1]:0");
+    }
+}
+
+fn tunnelled(listen: &str) {
+    let camera = Camera::start(&[&SOURCE[..6], &["--http", listen]].concat());
     let url = format!("rtsp://{}/main", address(&camera));
     if process::have(&[FFMPEG]) {
         let ffmpeg = |account: &Credentials, pictures: usize| {
@@ -346,4 +353,9 @@ fn players_tunnel_through_the_http_port_with_the_password_and_only_with_it() {
         gstreamer_decodes(&url.replacen("rtsp:", "rtsph:", 1), &[]);
     }
     retina_client::decodes(&relay::through_http(&url), Lower::Tcp, PICTURES);
+    // Who speaks no RTSP in the tunnel is RTSP's guest already, with its status and its deadlines.
+    let request = b"GET /main HTTP/1.1\r\nx-sessioncookie: alone\r\n\r\n";
+    let (answer, took) = provoke(address(&camera), request);
+    assert!(answer.contains("application/x-rtsp-tunnelled"), "{answer}");
+    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
 }
