@@ -2,12 +2,13 @@
 
 mod encryption;
 mod http;
+mod multicast;
 mod sandbox;
 mod source;
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -24,8 +25,8 @@ use ocellus::produce::{self, Notice};
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
 use ocellus::stats::Pipeline;
-use ocellus::sys::{Wake, clock, process, tcp};
-use ocellus::{auth, encode, rtsp};
+use ocellus::sys::{Wake, clock, marking, process, tcp};
+use ocellus::{auth, encode, rtp, rtsp};
 
 use self::encryption::Encryption;
 use self::http::Http;
@@ -49,6 +50,8 @@ pub(crate) fn run(args: &RunArgs, log: Arc<Recent>) -> Result<(), Failure> {
     let encrypted = encryption.map(|it| it.listen(|address| url(Some(address), None)));
     let encrypted = encrypted.transpose().map_err(running)?;
     let http = http.map(|it| it.listen(&config)).transpose().map_err(running)?;
+    let others = encrypted.iter().flat_map(|(listeners, _)| listeners);
+    others.for_each(|listener| mark(listener, &config));
     let url = url(addresses.first().copied(), generated.as_ref());
     let listening = Listening { listeners, encrypted, http };
     let running_camera = start(&config, chosen, listening, &stop).map_err(running)?;
@@ -87,6 +90,12 @@ fn start(
     let (publisher, consumers) = ring::publisher(1, unit_capacity, Arc::clone(&pipeline));
 
     let (rtp, rtcp, server_ports) = bind_ports(config)?;
+    for socket in [&rtp, &rtcp] {
+        socket
+            .set_multicast(config.rtsp.multicast.ttl)
+            .context("multicast TTL (rtsp.multicast)")?;
+        mark(socket, config);
+    }
     let send_buffer_len = SEND_BUFFER_MIN.max((bitrate_bps / 16) as usize);
     let Listening { listeners, encrypted, http } = listening;
     let sockets = Sockets { listeners, rtp, rtcp, send_buffer_len };
@@ -218,10 +227,19 @@ fn listen(config: &Config) -> anyhow::Result<(Vec<OwnedFd>, Vec<SocketAddr>)> {
         let why = || format!("cannot listen on {address} (rtsp.listen, --rtsp)");
         let listener = tcp::listen(address).with_context(why)?;
         addresses.push(tcp::local_address(&listener).with_context(why)?);
+        mark(&listener, config);
         listeners.push(listener);
     }
     info!("serve: listening rtsp={addresses:?}");
     Ok((listeners, addresses))
+}
+
+/// Marks what leaves a socket for routers and access points on the way.
+fn mark(socket: impl AsFd, config: &Config) {
+    if let Err(errno) = marking::mark(socket, config.rtsp.dscp) {
+        // A worse queue is no reason to show nothing.
+        warn!("serve: packets are not marked (rtsp.dscp) reason=\"{}\"", errno.desc());
+    }
 }
 
 /// The fixed RTP and RTCP sockets; the default pair may move when somebody has it.
@@ -238,14 +256,19 @@ fn hub_settings(
     server_ports: (u16, u16),
 ) -> anyhow::Result<serve::Settings> {
     let (mut rtsp_streams, mut streams) = (Vec::new(), Vec::new());
-    for stream in &config.streams {
+    for (index, stream) in config.streams.iter().enumerate() {
         let ssrc = u32::from_ne_bytes(random()?);
         rtsp_streams.push(rtsp::Stream {
             paths: MAIN_PATHS.map(str::to_owned).to_vec(),
             name: config.name.clone(),
             ssrc,
-            bitrate_kbps: stream.bitrate_kbps,
+            bandwidth_kbps: rtp::session_bandwidth_kbps(
+                stream.bitrate_kbps,
+                fps,
+                config.rtsp.packet_size,
+            ),
             fps,
+            multicast: multicast::of(config, index),
         });
         streams.push(StreamSettings {
             ssrc,

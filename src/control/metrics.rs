@@ -81,7 +81,7 @@ impl Camera {
                 ("peer", viewer.peer.to_string().into()),
             ]
         };
-        let count = as_f64(viewers.len() as u64);
+        let count = as_f64(viewers.iter().map(|viewer| viewer.sessions as u64).sum());
         page.gauges("ocellus_viewers", "Viewers who play", None, [(NONE, count)])?;
         type Count = fn(&stats::Viewer) -> u64;
         let counters: [(&str, &str, Option<Unit>, Count); 3] = [
@@ -93,6 +93,9 @@ impl Camera {
             let rows = viewers.iter().map(|viewer| (labels(viewer), field(viewer)));
             page.counters(&format!("ocellus_viewer_{name}"), help, unit.as_ref(), rows)?;
         }
+        let sessions = viewers.iter().map(|it| (labels(it), as_f64(it.sessions as u64)));
+        let help = "Sessions that these packets serve: many for a group";
+        page.gauges("ocellus_viewer_sessions", help, None, sessions)?;
         let ages = viewers.iter().map(|it| (labels(it), it.queue_age.as_secs_f64()));
         let help = "Age of the picture that is sent next";
         page.gauges("ocellus_viewer_queue_age", help, Some(&Unit::Seconds), ages)?;

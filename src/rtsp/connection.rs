@@ -188,6 +188,8 @@ pub(super) enum Refusal {
     TooManyViewers,
     SessionNotFound,
     WrongState,
+    /// What ends before it begins.
+    InvalidRange,
     /// A second stream in one session, or a second interleaved session on one connection.
     NotAggregate,
     UnsupportedTransport,
@@ -228,6 +230,7 @@ impl Refusal {
             Self::TooManyViewers => (453, "Not Enough Bandwidth (too many viewers)"),
             Self::SessionNotFound => (454, "Session Not Found"),
             Self::WrongState => (455, "Method Not Valid in This State"),
+            Self::InvalidRange => (457, "Invalid Range"),
             Self::NotAggregate => (459, "Aggregate Operation Not Allowed"),
             Self::UnsupportedTransport => (461, "Unsupported Transport"),
             Self::NotImplemented => (501, "Not Implemented"),

@@ -14,13 +14,13 @@ use thiserror::Error;
 
 use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
 use super::message::Error;
-use super::session::{Delivery, Session, SessionId, State};
+use super::session::{Delivery, LEAVING_TIMEOUT, SESSION_TIMEOUT, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
 use super::tunnel::Role;
 use crate::auth::{Secret, Throttle};
 use crate::h264::ParameterSets;
 use crate::stats::{Ending, Transport};
-use crate::time::Instant;
+use crate::time::{Instant, NtpTimestamp};
 
 /// A sans-I/O RTSP server.
 #[derive(Debug)]
@@ -41,7 +41,9 @@ pub struct Server {
 #[derive(Debug, Default)]
 pub(super) struct Description {
     pub sets: Option<ParameterSets>,
-    /// Counts the changes of `sets`.
+    /// Measured, if that was more than the settings say.
+    pub bandwidth_kbps: u32,
+    /// Counts the changes of this.
     pub version: u32,
 }
 
@@ -64,6 +66,15 @@ pub enum Event {
     Rtcp { session: SessionId, packet: Vec<u8> },
     /// Close this connection once its output is written, then call [`Server::disconnected`].
     Close { connection: ConnectionId },
+}
+
+/// The first packet of an access unit: what a PLAY is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstPacket {
+    pub seq: u16,
+    pub rtptime: u32,
+    /// The wall clock's time at `rtptime`, if that clock is right.
+    pub wall: Option<NtpTimestamp>,
 }
 
 /// Why a connection is not accepted: close it without a word.
@@ -258,20 +269,27 @@ impl Server {
         }
     }
 
+    /// Takes what a stream was measured to need, with the headers of RTP, UDP and IP. Only more
+    /// than ever before changes its description.
+    pub fn bandwidth(&mut self, stream: StreamId, kbps: u32) {
+        let said = self.settings.streams.get(stream).map_or(0, |stream| stream.bandwidth_kbps);
+        if let Some(description) = self.descriptions.get_mut(stream)
+            && kbps > said.max(description.bandwidth_kbps)
+        {
+            description.bandwidth_kbps = kbps;
+            description.version = description.version.wrapping_add(1);
+        }
+    }
+
     /// Takes note that an IDR picture of `stream` has been packetized, but not yet delivered:
     /// answers every PLAY that waits for it and announces their sessions with [`Event::Play`].
-    ///
-    /// # Units
-    ///
-    /// `first_seq`: sequence number of the first packet of the access unit. `rtptime`: its RTP
-    /// timestamp.
-    pub fn idr_packetized(&mut self, now: Instant, stream: StreamId, first_seq: u16, rtptime: u32) {
+    pub fn idr_packetized(&mut self, now: Instant, stream: StreamId, first: FirstPacket) {
         let starting =
             |session: &Session| session.stream == stream && session.state == State::Starting;
         let starting = keys_where(&self.sessions, starting);
         let is_meant = |on: &Hold| matches!(on, Hold::Idr(id) if starting.contains(id));
         for (id, waiting) in self.take_waiting(is_meant) {
-            self.start(now, id, &waiting, Some((first_seq, rtptime)));
+            self.start(now, id, &waiting, Some(first));
             self.advance(now, id);
         }
     }
@@ -280,6 +298,13 @@ impl Server {
     pub fn alive(&mut self, now: Instant, session: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session) {
             session.alive = now;
+        }
+    }
+
+    /// Takes note of a BYE: who means it is soon gone, who does not says something else.
+    pub fn leaving(&mut self, now: Instant, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session).filter(|session| session.is_udp()) {
+            session.alive = (now + LEAVING_TIMEOUT) - SESSION_TIMEOUT;
         }
     }
 

@@ -2,6 +2,8 @@
 
 use crate::auth::User;
 
+use super::multicast::Multicast;
+
 /// Everything about a [`Server`](super::Server) that does not change while it runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -30,9 +32,14 @@ pub struct Stream {
     /// What players show as the title.
     pub name: String,
     pub ssrc: u32,
-    pub bitrate_kbps: u32,
+    /// With the headers of RTP, UDP and IP (RFC 3550 6.2). Until [`Server::bandwidth`] knows better.
+    ///
+    /// [`Server::bandwidth`]: super::Server::bandwidth
+    pub bandwidth_kbps: u32,
     /// Left out of the description when not a positive number.
     pub fps: f64,
+    /// `None`: nobody may ask for it by multicast.
+    pub multicast: Option<Multicast>,
 }
 
 /// Index into [`Settings::streams`].

@@ -2,8 +2,6 @@
 //!
 //! [`Hub`] puts `rtsp`, `rtp` and `fanout` together and does no I/O itself; [`Reactor`] gives it
 //! what arrives, and sends what it says, from one epoll loop.
-//!
-//! Not implemented: multicast.
 
 mod heartbeat;
 mod hub;
@@ -12,6 +10,7 @@ mod playing;
 mod ports;
 mod reactor;
 mod sender;
+mod sessions;
 mod stream;
 mod viewers;
 
@@ -21,3 +20,6 @@ pub use link::Tls;
 pub use ports::{Ports, bind_ports};
 pub use reactor::{Error, HandedOver, Inlet, Reactor, Sockets};
 pub use stream::StreamSettings;
+
+#[cfg(test)]
+mod tests;

@@ -241,6 +241,9 @@ impl Reactor {
         for stream in 0..self.inlets.len() {
             while let Some(unit) = self.inlets.get_mut(stream).and_then(|i| i.units.pop()) {
                 let now = clock::now();
+                if self.hub.is_starting(stream) {
+                    self.hub.clock_is_right(clock::is_synchronized());
+                }
                 self.hub.publish(now, clock::wall(), stream, &unit);
                 if let Some(heartbeat) = &mut self.heartbeat {
                     heartbeat.unit(now);
@@ -451,9 +454,9 @@ impl Reactor {
                         connection.watch_for_room(&self.epoll, id, sent == Sent::WouldBlock)?;
                         self.hub.sent(clock::now(), &transmit, sent);
                     }
-                    (Target::Udp { rtcp, .. }, Body::Message { bytes, .. }) => {
+                    (Target::Udp { rtcp, from, .. }, Body::Message { bytes, .. }) => {
                         let socket = &self.sockets.rtcp;
-                        let sent = self.sender.message(socket, rtcp, bytes, &self.stats);
+                        let sent = self.sender.message(socket, (rtcp, from), bytes, &self.stats);
                         self.hub.sent(clock::now(), &transmit, sent);
                     }
                     (Target::Udp { .. }, _) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::hub::Hub;
+use super::playing::Playing;
 use crate::rtsp::Delivery;
 use crate::stats::{Transport, Viewer, Viewers};
 use crate::time::Instant;
@@ -38,26 +39,31 @@ impl Hub {
     /// Replaces what is in `into` with the viewers who play.
     pub fn viewers(&self, now: Instant, into: &mut Vec<Viewer>) {
         into.clear();
-        for playing in self.sessions.values() {
-            let Some(viewer) = playing.viewer else { continue };
-            let way = match playing.delivery {
-                Delivery::Udp { rtp, .. } => Some((rtp, Transport::Udp)),
-                Delivery::Interleaved { connection, .. } => self.server.way_to(connection),
-            };
-            let Some((peer, transport)) = way else { continue };
-            let total = playing.total(self.fanout.counts(viewer));
-            into.push(Viewer {
-                number: playing.number,
-                stream: playing.stream,
-                peer,
-                transport,
-                packets: total.packets,
-                octets: total.octets,
-                dropped: total.dropped,
-                queue_age: self.fanout.oldest(viewer).map_or(Duration::ZERO, |at| now.since(at)),
-                reception: None,
-            });
-        }
+        let sessions = self.sessions.values().map(|playing| (playing, 1));
+        let groups = self.groups.values().map(|group| (&group.playing, group.members.len()));
+        into.extend(sessions.chain(groups).filter_map(|(it, count)| self.look_at(now, it, count)));
+    }
+
+    fn look_at(&self, now: Instant, playing: &Playing, sessions: usize) -> Option<Viewer> {
+        let viewer = playing.viewer?;
+        let (peer, transport) = match playing.delivery {
+            Delivery::Udp { rtp, .. } => (rtp, Transport::Udp),
+            Delivery::Multicast { rtp, .. } => (rtp, Transport::Multicast),
+            Delivery::Interleaved { connection, .. } => self.server.way_to(connection)?,
+        };
+        let total = playing.total(self.fanout.counts(viewer));
+        Some(Viewer {
+            number: playing.number,
+            stream: playing.stream,
+            peer,
+            transport,
+            sessions,
+            packets: total.packets,
+            octets: total.octets,
+            dropped: total.dropped,
+            queue_age: self.fanout.oldest(viewer).map_or(Duration::ZERO, |at| now.since(at)),
+            reception: playing.reception(),
+        })
     }
 }
 

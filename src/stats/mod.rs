@@ -39,7 +39,7 @@ impl Counter {
     }
 }
 
-/// Something that goes up and down.
+/// Something that goes up and down: the newest value is all that it knows.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);
 

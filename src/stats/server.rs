@@ -31,7 +31,7 @@ pub struct Server {
     pub turns: Counter,
     /// From the capture of a picture to its last byte's entry into a viewer's socket.
     pub capture_to_socket: Histogram,
-    /// Sessions that are over.
+    /// Sessions that had played and are over.
     pub endings: Endings,
 }
 
@@ -44,7 +44,7 @@ pub enum Ending {
     Replaced,
     /// With its connection.
     Disconnected,
-    /// Without a sign of life.
+    /// Without a sign of life, or soon after a BYE.
     TimedOut,
     /// Nobody listens at its address.
     Unreachable,

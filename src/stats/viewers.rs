@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// One viewer, as of the moment it was looked at.
+/// One viewer, or one group with all its members, as of the moment it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Viewer {
     /// Tells it from all others of this run.
@@ -14,6 +14,8 @@ pub struct Viewer {
     pub stream: usize,
     pub peer: SocketAddr,
     pub transport: Transport,
+    /// Sessions that this serves: 1, and any number where it is a group.
+    pub sessions: usize,
     /// RTP packets sent, since the session began.
     pub packets: u64,
     /// Payload octets of these.
@@ -42,6 +44,8 @@ pub struct Reception {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     Udp,
+    /// To a group, once for all who listen to it.
+    Multicast,
     /// Between the replies on its connection.
     Tcp,
     /// The same through HTTP.
@@ -56,6 +60,7 @@ impl Transport {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Udp => "udp",
+            Self::Multicast => "multicast",
             Self::Tcp => "tcp",
             Self::Http => "http",
             Self::Tls => "tls",
@@ -94,6 +99,7 @@ mod tests {
             stream: 0,
             peer: SocketAddr::from(([192, 0, 2, 7], 5_000)),
             transport: Transport::Udp,
+            sessions: 1,
             packets: 1,
             octets: 2,
             dropped: 3,

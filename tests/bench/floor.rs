@@ -114,7 +114,8 @@ impl Viewer {
         match self.port {
             Some(port) => {
                 let to = SocketAddr::new(port.ip(), port.port() + 1);
-                let run = Run { to, bytes: &report, packet_len: report.len(), gap_len: 0 };
+                let run =
+                    Run { to, from: None, bytes: &report, packet_len: report.len(), gap_len: 0 };
                 batch.send(socket, &[run]).unwrap();
             }
             None => {
@@ -151,7 +152,13 @@ fn segmented(
                 messages.clear();
             }
             let (bytes, packet_len) = (&image[range.clone()], *packet_len);
-            let _ = messages.push(Run { to, bytes, packet_len, gap_len: WireImage::PREFIX_LEN });
+            let _ = messages.push(Run {
+                to,
+                from: None,
+                bytes,
+                packet_len,
+                gap_len: WireImage::PREFIX_LEN,
+            });
         }
     }
     let _ = batch.send(socket, &messages);
@@ -195,14 +202,14 @@ fn tight_udp(unit: &[u8], rounds: usize) -> f64 {
         while receiver.recv(&mut bytes).unwrap() > 1 {}
     });
     let bytes = &unit[WireImage::PREFIX_LEN..];
-    let run = Run { to, bytes, packet_len: PACKET_LEN, gap_len: WireImage::PREFIX_LEN };
+    let run = Run { to, from: None, bytes, packet_len: PACKET_LEN, gap_len: WireImage::PREFIX_LEN };
     let mut batch = Batch::default();
     let before = cpu();
     for _ in 0..rounds {
         let _ = batch.send(&sender, &[run]);
     }
     let took = cpu() - before;
-    let end = Run { to, bytes: b".", packet_len: 1, gap_len: 0 };
+    let end = Run { to, from: None, bytes: b".", packet_len: 1, gap_len: 0 };
     while !drain.is_finished() {
         let _ = batch.send(&sender, &[end]);
         thread::yield_now();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 use ocellus::auth::{Role, User};
 use ocellus::h264::ParameterSets;
-use ocellus::rtsp::{ConnectionId, Event, Server, Settings, Stream};
+use ocellus::rtsp::{ConnectionId, Event, FirstPacket, Server, Settings, Stream};
 use ocellus::time::Instant;
 
 pub(crate) const LOCAL: &str = "[::ffff:192.0.2.1]:554";
@@ -31,8 +31,9 @@ pub(crate) fn settings() -> Settings {
         paths: paths.iter().map(|&path| path.to_owned()).collect(),
         name: "front door".to_owned(),
         ssrc,
-        bitrate_kbps: 2_000,
+        bandwidth_kbps: 2_000,
         fps: 25.0,
+        multicast: None,
     };
     Settings {
         realm: "ocellus".to_owned(),
@@ -96,7 +97,7 @@ impl Camera {
     }
 
     pub(crate) fn idr(&mut self, stream: usize, seq: u16, rtptime: u32) {
-        self.server.idr_packetized(self.now, stream, seq, rtptime);
+        self.server.idr_packetized(self.now, stream, FirstPacket { seq, rtptime, wall: None });
         self.drain();
     }
 

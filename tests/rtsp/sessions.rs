@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use ocellus::rtsp::{
-    ConnectionId, Delivery, Event, IDLE_TIMEOUT, MAX_PENDING, Refused, SESSION_TIMEOUT, SessionId,
+    ConnectionId, Delivery, Event, FirstPacket, IDLE_TIMEOUT, LEAVING_TIMEOUT, MAX_PENDING,
+    Refused, SESSION_TIMEOUT, SessionId,
 };
 use ocellus::stats::Ending;
+use ocellus::time::NtpTimestamp;
 
 use crate::camera::{Camera, LOCAL, header, status};
 
@@ -297,8 +299,63 @@ fn a_viewer_that_is_gone_ends_its_session_once() {
     let udp = set_up(&mut camera, id, UDP);
     let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
     camera.server.end(session, Ending::Unreachable);
-    camera.server.end(session, Ending::Stalled);
+    camera.server.end(session, Ending::Unreachable);
     camera.drain();
-    let ended = Event::Teardown { session, why: Ending::Unreachable };
-    assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [ended]);
+    assert_eq!(
+        camera.events.drain(..).collect::<Vec<_>>(),
+        [Event::Teardown { session, why: Ending::Unreachable }]
+    );
+}
+
+#[test]
+fn a_receiver_that_says_bye_is_gone_soon_unless_it_says_something_else() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let udp = set_up(&mut camera, id, UDP);
+    let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
+    // A new SSRC after a collision.
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT - Duration::from_millis(1));
+    camera.server.alive(camera.now, session);
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(camera.events.len(), 0);
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT);
+    let ended = Event::Teardown { session, why: Ending::TimedOut };
+    assert!(camera.events.drain(..).any(|event| event == ended));
+    // A connection that is open says more than a BYE in it.
+    let id = camera.connect("192.0.2.7:40001");
+    let tcp = set_up(&mut camera, id, TCP);
+    let session = SessionId(u128::from_str_radix(&tcp, 16).unwrap());
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT);
+    assert_eq!(camera.server.counts().sessions, 1);
+}
+
+#[test]
+fn the_time_of_day_is_said_when_it_is_known() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, TCP);
+    camera.send(id, request("PLAY", &session).as_bytes());
+    let since_1970 = Duration::from_millis(1_795_358_240_250);
+    let wall = Some(NtpTimestamp::from_unix(since_1970));
+    camera.server.idr_packetized(camera.now, 0, FirstPacket { seq: 5, rtptime: 6, wall });
+    camera.drain();
+    let answer = camera.read(id);
+    assert_eq!(header(&answer, "Range"), Some("clock=20261122T143720.250Z-"), "{answer}");
+    assert!(header(&answer, "RTP-Info").unwrap().ends_with(";seq=5;rtptime=6"));
+}
+
+#[test]
+fn a_description_says_what_a_stream_was_measured_to_need() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let describe = "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n";
+    for (measured, said, version) in [(1, 2_000, 1), (2_500, 2_500, 2), (2_400, 2_500, 2)] {
+        camera.server.bandwidth(0, measured);
+        let answer = camera.ask(id, describe);
+        assert!(answer.contains(&format!("\r\nb=AS:{said}\r\n")), "{answer}");
+        assert!(answer.contains(&format!(" {version} IN IP4 192.0.2.1\r\n")), "{answer}");
+    }
 }

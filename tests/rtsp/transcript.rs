@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use ocellus::rtsp::{ConnectionId, Delivery, Event, SessionId, Settings};
+use ocellus::rtsp::{ConnectionId, Delivery, Event, Multicast, SessionId, Settings};
 
 use crate::camera::{Camera, Random, digest, settings};
 
@@ -17,6 +18,15 @@ enum Cut {
     Bytes,
     Random(u64),
 }
+
+/// Where stream 0 is sent in transcripts with `@multicast`.
+const GROUPS: Multicast = Multicast {
+    ipv4: Some(Ipv4Addr::new(239, 255, 1, 2)),
+    ipv6: None,
+    port: 5004,
+    ttl: 1,
+    is_source_specific: false,
+};
 
 struct Player {
     camera: Camera,
@@ -46,9 +56,13 @@ fn every_transcript_plays_the_same_however_its_bytes_are_cut() {
 }
 
 fn play(name: &str, text: &str, cut: Cut) {
-    let no_auth = text.lines().any(|line| line == "@no-auth");
+    let has = |wanted: &str| text.lines().any(|line| line == wanted);
+    let mut settings = Settings { no_auth: has("@no-auth"), ..settings() };
+    if has("@multicast") {
+        settings.streams[0].multicast = Some(GROUPS);
+    }
     let mut player = Player {
-        camera: Camera::new(Settings { no_auth, ..settings() }),
+        camera: Camera::new(settings),
         cut,
         connections: BTreeMap::new(),
         lines: BTreeMap::new(),
@@ -78,7 +92,7 @@ fn play(name: &str, text: &str, cut: Cut) {
         }
         match marker {
             "<" => player.expect_line(peer, rest, &at),
-            "" | "#" | "@no-auth" => {}
+            "" | "#" | "@no-auth" | "@multicast" => {}
             _ => player.direct(marker, rest, &at),
         }
     }
@@ -176,6 +190,10 @@ impl Player {
                         format!("play {stream} interleaved {rtp_channel}-{rtcp_channel}")
                     }
                     Delivery::Udp { rtp, rtcp } => format!("play {stream} udp {rtp} {rtcp}"),
+                    Delivery::Multicast { rtp, rtcp, from } => {
+                        let from = from.map_or_else(|| "anywhere".to_owned(), |it| it.to_string());
+                        format!("play {stream} multicast {rtp} {rtcp} from {from}")
+                    }
                 }
             }
             Event::Pause { .. } => "pause".to_owned(),
