@@ -38,6 +38,10 @@ fn listen_exactly(address: SocketAddr) -> Result<OwnedFd, Errno> {
     if address.is_ipv6() {
         setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
     }
+    // What it accepts inherits them. A peer that is gone without a word is found by what is not
+    // acknowledged, or by these probes when there is nothing to say.
+    setsockopt(&listener, sockopt::TcpKeepIdle, &KEEP_IDLE_S)?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &KEEP_INTERVAL_S)?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen_on(&listener, Backlog::new(BACKLOG)?)?;
     Ok(listener)
@@ -153,3 +157,6 @@ pub fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 const BACKLOG: i32 = 128;
 /// Data that is not acknowledged for so long: the peer is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Silence before the first probe, and between two. With [`USER_TIMEOUT`], the second one ends it.
+const KEEP_IDLE_S: u32 = 15;
+const KEEP_INTERVAL_S: u32 = 5;

@@ -26,6 +26,7 @@ mod digest;
 mod fanout;
 mod golden;
 mod live;
+mod multicast;
 mod nal;
 mod openmetrics;
 mod planted;

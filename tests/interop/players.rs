@@ -11,7 +11,7 @@ use crate::camera::{Camera, credentials};
 use crate::client::Lower;
 use crate::digest::Credentials;
 use crate::process::{self, FFMPEG, Finished};
-use crate::{clip, retina_client};
+use crate::{clip, retina_client, tunnel};
 
 pub(crate) const GSTREAMER: [(&str, &[&str]); 3] = [
     ("gst-launch-1.0", &["--version"]),
@@ -35,6 +35,15 @@ fn players_decode_a_file_over_tcp_and_udp() {
     let Some(clip) = clip::clip() else { return };
     let camera = Camera::start(&["--source", &format!("file:{}", clip.path.display())]);
     play_all(&camera);
+}
+
+#[test]
+fn players_decode_over_tcp_and_udp_of_ipv6() {
+    let (mut camera, urls) = tunnel::both_families();
+    if let [_, ipv6] = &urls[..] {
+        camera.url.clone_from(ipv6);
+        play_all(&camera);
+    }
 }
 
 /// Small enough for an emulated processor: `scripts/check cross` runs the static binary here.

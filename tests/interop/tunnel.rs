@@ -15,20 +15,24 @@ use crate::process::{self, FFMPEG};
 pub(crate) const SOURCE: [&str; 6] = ["--source", "pattern", "--size", "640x360", "--fps", "30"];
 
 /// A camera that listens on both families, and its URLs.
-fn both_families() -> (Camera, Vec<String>) {
+pub(crate) fn both_families() -> (Camera, Vec<String>) {
     let mut arguments = SOURCE.to_vec();
     let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
     if has_ipv6 {
         arguments.extend(["--rtsp", "[::1]:0"]);
     }
     let camera = Camera::start(&arguments);
-    let log = camera.log();
-    let listening = log.split("listening rtsp=[").nth(1).unwrap().split("] ").next().unwrap();
-    let listening = listening.lines().next().unwrap().trim_end_matches(']');
-    let url = |address: &str| format!("rtsp://{address}/main");
-    let urls: Vec<String> = listening.split(", ").map(url).collect();
-    assert_eq!(urls.len(), 1 + usize::from(has_ipv6), "{log}");
+    let urls = urls(&camera);
+    assert_eq!(urls.len(), 1 + usize::from(has_ipv6), "{}", camera.log());
     (camera, urls)
+}
+
+/// The URLs by all addresses that the camera listens on.
+pub(crate) fn urls(camera: &Camera) -> Vec<String> {
+    let log = camera.log();
+    let listening = log.split("listening rtsp=[").nth(1).unwrap().lines().next().unwrap();
+    let addresses = listening.strip_suffix(']').unwrap().split(", ");
+    addresses.map(|address| format!("rtsp://{address}/main")).collect()
 }
 
 #[test]
