@@ -54,8 +54,11 @@ impl Server {
             Method::NotOffered => return Err(Refusal::MethodNotAllowed.into()),
             _ => {}
         }
-        if let Some(tags) = request.header("Require").or_else(|| request.header("Proxy-Require")) {
-            return Err(Refusal::UnsupportedOption(tags.to_owned()).into());
+        // There is no option to have: all that is asked for is named (RFC 2326 12.32).
+        let tags = request.headers("Require").chain(request.headers("Proxy-Require"));
+        let tags: Vec<&str> = tags.collect();
+        if !tags.is_empty() {
+            return Err(Refusal::UnsupportedOption(tags.join(", ")).into());
         }
         if request.method == Method::Options {
             return Ok(Response::ok().header("Public", PUBLIC));

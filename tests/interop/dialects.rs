@@ -148,8 +148,8 @@ fn a_refused_transport_may_be_followed_by_another_on_the_same_connection() {
     let mut client = Client::connect(&camera.url, &credentials());
     assert_eq!(client.describe().status(), 200);
     let control = client.control.clone();
-    let multicast = [("Transport", "RTP/AVP;multicast;port=5000-5001")];
-    assert_eq!(client.authorized("SETUP", &control, &multicast).status(), 461);
+    let encrypted = [("Transport", "RTP/SAVP;unicast;client_port=5000-5001")];
+    assert_eq!(client.authorized("SETUP", &control, &encrypted).status(), 461);
     // FFmpeg falls back from UDP to TCP with a session of its own and no TEARDOWN.
     assert_eq!(client.setup(Lower::Udp).status(), 200);
     client.session = None;

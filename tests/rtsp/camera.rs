@@ -2,16 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use md5::{Digest, Md5};
 use ocellus::auth::{Role, User};
 use ocellus::h264::ParameterSets;
-use ocellus::rtsp::{ConnectionId, Event, FirstPacket, Server, Settings, Stream};
+use ocellus::rtsp::{ConnectionId, Event, FirstPacket, Multicast, Server, Settings, Stream};
 use ocellus::time::Instant;
 
 pub(crate) const LOCAL: &str = "[::ffff:192.0.2.1]:554";
+
+/// Where stream 0 is sent in tests that ask for it by multicast.
+pub(crate) const GROUPS: Multicast = Multicast {
+    ipv4: Some(Ipv4Addr::new(239, 255, 1, 2)),
+    ipv6: None,
+    port: 5004,
+    ttl: 1,
+    is_source_specific: false,
+};
 
 pub(crate) struct Camera {
     pub(crate) server: Server,

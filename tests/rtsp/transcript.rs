@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use ocellus::rtsp::{ConnectionId, Delivery, Event, Multicast, SessionId, Settings};
+use ocellus::rtsp::{ConnectionId, Delivery, Event, SessionId, Settings};
 
-use crate::camera::{Camera, Random, digest, settings};
+use crate::camera::{Camera, GROUPS, Random, digest, settings};
 
 /// How input is cut before it reaches the server.
 #[derive(Clone, Copy, Debug)]
@@ -18,15 +17,6 @@ enum Cut {
     Bytes,
     Random(u64),
 }
-
-/// Where stream 0 is sent in transcripts with `@multicast`.
-const GROUPS: Multicast = Multicast {
-    ipv4: Some(Ipv4Addr::new(239, 255, 1, 2)),
-    ipv6: None,
-    port: 5004,
-    ttl: 1,
-    is_source_specific: false,
-};
 
 struct Player {
     camera: Camera,
