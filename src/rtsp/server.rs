@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use log::info;
 use thiserror::Error;
 
-use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
-use super::message::Error;
+use super::connection::{Connection, ConnectionId, Hold, IDLE_TIMEOUT, Received, Waiting};
+use super::message::{Error, Response};
 use super::session::{Delivery, LEAVING_TIMEOUT, SESSION_TIMEOUT, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
 use super::tunnel::Role;
@@ -77,13 +77,27 @@ pub struct FirstPacket {
     pub wall: Option<NtpTimestamp>,
 }
 
-/// Why a connection is not accepted: close it without a word.
+/// Why a connection is not accepted: send [`Refused::response`] as far as it goes, and close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     #[error("too many connections from one address")]
     TooManyFromAddress,
     #[error("too many connections")]
     TooMany,
+}
+
+impl Refused {
+    /// An answer to whatever is asked first, which is not waited for: hence without a CSeq.
+    #[must_use]
+    pub fn response(self) -> Vec<u8> {
+        let reason = match self {
+            Self::TooManyFromAddress => {
+                "Service Unavailable (too many connections from one address)"
+            }
+            Self::TooMany => "Service Unavailable (too many connections)",
+        };
+        Response::new(503, reason).header("Retry-After", IDLE_TIMEOUT.as_secs()).emit(None)
+    }
 }
 
 /// How much is going on.

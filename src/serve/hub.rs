@@ -100,30 +100,30 @@ impl Hub {
         }
     }
 
-    /// Takes a new connection in; `None` when it is to be closed at once.
+    /// Takes a new connection in.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it: tell the peer, and close it.
     pub fn accept(
         &mut self,
         now: Instant,
         wall: NtpTimestamp,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Option<(ConnectionId, ViewerId)> {
+    ) -> Result<(ConnectionId, ViewerId), rtsp::Refused> {
         let accepted = self.server.accept(now, peer, local);
         // The newcomer may have taken the place of the stranger who was quiet longest.
         self.follow_server(now, wall);
-        let connection = match accepted {
-            Ok(connection) => connection,
-            Err(refused) => {
-                debug!("serve: connection refused peer={peer} reason={refused}");
-                self.stats.refused.increment();
-                return None;
-            }
-        };
+        let connection = accepted.inspect_err(|refused| {
+            debug!("serve: connection refused peer={peer} reason={refused}");
+            self.stats.refused.increment();
+        })?;
         self.stats.connections.increment();
         let viewer = self.fanout.add(now, Path::Stream);
         self.connections.insert(connection, viewer);
         self.targets.insert(viewer, Target::Connection(connection, 0));
-        Some((connection, viewer))
+        Ok((connection, viewer))
     }
 
     /// Nobody on the way can read what goes over this connection.

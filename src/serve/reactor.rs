@@ -290,7 +290,7 @@ impl Reactor {
             None => Ok(Link::Plain(accepted.socket)),
             Some(tls) => Link::encrypted(accepted.socket, tls),
         };
-        let link = match link {
+        let mut link = match link {
             Ok(link) => link,
             Err(error) => {
                 warn!("serve: no encryption for peer={} error={error}", accepted.peer);
@@ -298,8 +298,15 @@ impl Reactor {
             }
         };
         let (now, wall) = (clock::now(), clock::wall());
-        let Some((id, viewer)) = self.hub.accept(now, wall, accepted.peer, accepted.local) else {
-            return Ok(());
+        let taken_in = self.hub.accept(now, wall, accepted.peer, accepted.local);
+        let (id, viewer) = match taken_in {
+            Ok(taken_in) => taken_in,
+            Err(refused) => {
+                // A new socket has room for it; who has yet to shake hands is not waited for.
+                let _ = link.transmit(&refused.response());
+                link.finish();
+                return Ok(());
+            }
         };
         debug!("serve: connection={} peer={}", id.0, accepted.peer);
         self.watch(&link, CONNECTIONS + u64::from(id.0))?;

@@ -205,6 +205,10 @@ fn an_address_has_as_many_connections_as_it_may_have() {
     for peer in ["192.0.2.7:1", "[::ffff:192.0.2.7]:2"] {
         assert_eq!(accept(&mut camera, peer), Err(Refused::TooManyFromAddress));
     }
+    let answer = String::from_utf8(Refused::TooManyFromAddress.response()).unwrap();
+    assert_eq!(status(&answer), 503);
+    assert_eq!(header(&answer, "Retry-After"), Some("30"));
+    assert!(answer.lines().next().unwrap().contains("too many connections from one address"));
     assert!(accept(&mut camera, "192.0.2.8:1").is_ok());
     camera.disconnect(ids[3]);
     assert!(accept(&mut camera, "192.0.2.7:3").is_ok());
