@@ -229,7 +229,7 @@ impl Server {
 
     /// Takes note that a connection is gone. Its interleaved sessions end at once; UDP sessions
     /// live on until they time out, or are taken up from another connection.
-    pub fn disconnected(&mut self, _now: Instant, connection: ConnectionId) {
+    pub fn disconnected(&mut self, now: Instant, connection: ConnectionId) {
         let Some(gone) = self.connections.remove(&connection) else { return };
         self.close_ways_in(connection);
         self.transmits.retain(|(to, _)| *to != connection);
@@ -243,6 +243,9 @@ impl Server {
         for id in gone.sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.is_udp() {
+                if session.is_held_by_connection() {
+                    session.alive = now;
+                }
                 session.connection = None;
             } else {
                 self.end_session(id, Ending::Disconnected);
@@ -253,7 +256,7 @@ impl Server {
     /// Does what is due: answers that waited long enough, sessions and connections that were
     /// quiet for too long.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let expired = |session: &Session| session.deadline() <= now;
+        let expired = |session: &Session| session.deadline().is_some_and(|at| at <= now);
         let expired: Vec<_> = keys_where(&self.sessions, expired);
         expired.into_iter().for_each(|id| self.end_session(id, Ending::TimedOut));
 
@@ -384,7 +387,7 @@ impl Server {
     /// Looks at every connection and session; there are hundreds at most.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let sessions = self.sessions.values().map(Session::deadline);
+        let sessions = self.sessions.values().filter_map(Session::deadline);
         self.connections.values().filter_map(Connection::deadline).chain(sessions).min()
     }
 

@@ -76,8 +76,17 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn deadline(&self) -> Instant {
-        self.alive + SESSION_TIMEOUT
+    /// When it is over if nothing is heard. `None` while a listener to a group keeps its connection:
+    /// some send nothing but RTCP, and that to the group. Whether the peer is still there, the
+    /// connection's owner finds out.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.is_held_by_connection()).then_some(self.alive + SESSION_TIMEOUT)
+    }
+
+    pub(super) fn is_held_by_connection(&self) -> bool {
+        matches!(self.delivery, Delivery::Multicast { .. })
+            && self.state == State::Playing
+            && self.connection.is_some()
     }
 
     /// Whether its packets come by UDP, to it alone or to a group: it then needs no connection.

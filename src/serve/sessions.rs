@@ -1,8 +1,8 @@
 //! What the hub does for sessions and groups: begins and ends delivery, reports, and hears feedback.
 //!
 //! A group is one more UDP viewer. It begins with the first session that plays it and ends, with a
-//! BYE, when the last one has paused or is over. Its sessions are kept alive by RTSP alone: what
-//! receivers say to the group, the camera does not hear.
+//! BYE, when the last one has paused or is over. Its sessions are kept alive by RTSP, or by a
+//! connection that stays open: what receivers say to the group, the camera does not hear.
 
 use std::collections::HashSet;
 use std::sync::Arc;

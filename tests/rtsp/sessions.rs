@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use ocellus::rtsp::{
     ConnectionId, Delivery, Event, FirstPacket, IDLE_TIMEOUT, LEAVING_TIMEOUT, MAX_PENDING,
-    Refused, SESSION_TIMEOUT, SessionId,
+    Refused, SESSION_TIMEOUT, SessionId, Settings,
 };
 use ocellus::stats::Ending;
 use ocellus::time::NtpTimestamp;
 
-use crate::camera::{Camera, LOCAL, header, status};
+use crate::camera::{Camera, GROUPS, LOCAL, header, settings, status};
 
 /// Sets a session up and returns its id as text.
 fn set_up(camera: &mut Camera, id: ConnectionId, transport: &str) -> String {
@@ -334,6 +334,32 @@ fn a_receiver_that_says_bye_is_gone_soon_unless_it_says_something_else() {
     camera.server.leaving(camera.now, session);
     camera.pass(LEAVING_TIMEOUT);
     assert_eq!(camera.server.counts().sessions, 1);
+}
+
+#[test]
+fn a_listener_to_a_group_is_alive_as_long_as_its_connection() {
+    let mut with_group = Settings { no_auth: true, ..settings() };
+    with_group.streams[0].multicast = Some(GROUPS);
+    let mut camera = Camera::new(with_group);
+    camera.sets();
+    let id = camera.connect("192.0.2.7:40000");
+    let group = set_up(&mut camera, id, "RTP/AVP;multicast");
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    camera.send(id, request("PLAY", &group).as_bytes());
+    camera.pass(Duration::from_secs(2));
+    // It reports to the group alone, as openRTSP does, for hours.
+    camera.pass(Duration::from_secs(10_000));
+    assert_eq!(camera.server.counts().playing, 1);
+    camera.disconnect(id);
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(camera.server.counts().sessions, 1);
+    camera.pass(Duration::from_millis(1));
+    assert_eq!(camera.server.counts().sessions, 0);
+    // Before it plays, and while it has paused, it has to say something.
+    let id = camera.connect("192.0.2.7:40001");
+    set_up(&mut camera, id, "RTP/AVP;multicast");
+    camera.pass(SESSION_TIMEOUT);
+    assert_eq!(camera.server.counts().sessions, 0);
 }
 
 #[test]
