@@ -141,9 +141,11 @@ fn is_der(bytes: &[u8]) -> bool {
 /// fill them in.
 fn is_form(content: &[u8]) -> bool {
     let start = content.get(..64).unwrap_or(content);
-    start.windows(7).any(|at| {
+    let is_edwards = start.windows(5).any(|at| matches!(at, [4, 0x20, 0x81, 0x21, 0]));
+    let is_curve = start.windows(7).any(|at| {
         matches!(at, [4, 0x20 | 0x30 | 0x42, 0xa1, outer, 3, inner, 0] if *outer == *inner + 2)
-    })
+    });
+    is_edwards || is_curve
 }
 
 /// What a program makes of its input.
@@ -208,8 +210,11 @@ fn each_kind_of_secret_is_found_and_what_only_looks_like_one_is_not() {
     let form = [&curve[..], EC, inside, &[4, 0x20, 0xa1, 0x44, 3, 0x42, 0]].concat();
     let filled_in = [&curve[..], EC, inside, &[4, 0x20], &[7; 32], &[0xa1, 0x44, 3, 0x42, 0]];
     assert!(secrets_in(&filled_in.concat()).next().is_some());
-    let harmless: [&[u8]; 6] = [
+    let edwards = [0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let edwards_form = [&edwards[..], &[0x81, 0x21, 0]].concat();
+    let harmless: [&[u8]; 7] = [
         &form,
+        &edwards_form,
         b"-----BEGIN RSA PRIVATE KEY-----\0-----END RSA PRIVATE KEY-----\0",
         br#"{ "password": "", "psk": "..." }, "password" is missing"#,
         b"psk=\"%s\" password=\0",
