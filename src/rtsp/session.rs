@@ -39,7 +39,7 @@ impl fmt::Debug for SessionId {
 }
 
 /// How packets reach a viewer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Delivery {
     /// Between the responses of this connection (RFC 2326 10.12).
     Interleaved { connection: ConnectionId, rtp_channel: u8, rtcp_channel: u8 },

@@ -3,7 +3,7 @@
 //! After any `&mut` call: [`Hub::poll_transmit`] until `None`, each answered by [`Hub::sent`];
 //! then [`Hub::poll_action`] until `None`; then wait until [`Hub::poll_timeout`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -58,9 +58,10 @@ pub struct Hub {
     pub(super) fanout: Fanout,
     pub(super) streams: Vec<Stream>,
     pub(super) connections: HashMap<ConnectionId, ViewerId>,
-    pub(super) sessions: HashMap<SessionId, Playing>,
+    /// In an order that a second run repeats, as are the groups.
+    pub(super) sessions: BTreeMap<SessionId, Playing>,
     /// Groups that somebody listens to.
-    pub(super) groups: HashMap<GroupId, Group>,
+    pub(super) groups: BTreeMap<GroupId, Group>,
     /// Where each viewer's bytes go.
     pub(super) targets: HashMap<ViewerId, Target>,
     /// Viewers that are forgotten once they have been sent their last words.
@@ -86,8 +87,8 @@ impl Hub {
             fanout: Fanout::default(),
             streams: settings.streams.iter().map(Stream::new).collect(),
             connections: HashMap::new(),
-            sessions: HashMap::new(),
-            groups: HashMap::new(),
+            sessions: BTreeMap::new(),
+            groups: BTreeMap::new(),
             targets: HashMap::new(),
             leaving: Vec::new(),
             actions: VecDeque::new(),

@@ -3,7 +3,7 @@
 //!
 //! RFC 3550 6.2, 6.4.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -181,7 +181,7 @@ pub(super) type GroupId = (usize, Delivery);
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) playing: Playing,
-    pub(super) members: HashSet<SessionId>,
+    pub(super) members: BTreeSet<SessionId>,
 }
 
 /// RFC 3550 6.2: the recommended minimum.

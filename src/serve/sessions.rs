@@ -4,7 +4,7 @@
 //! BYE, when the last one has paused or is over. Its sessions are kept alive by RTSP, or by a
 //! connection that stays open: what receivers say to the group, the camera does not hear.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +99,7 @@ impl Hub {
             let viewer = self.fanout.add(now, Path::Datagram);
             let mut playing = Playing::new(now, self.next_number(), stream, delivery);
             playing.resume(Some(viewer), delivery);
-            self.groups.insert(id, Group { playing, members: HashSet::new() });
+            self.groups.insert(id, Group { playing, members: BTreeSet::new() });
             self.begin(viewer, stream, Target::Udp { rtp, rtcp, from });
             info!("serve: group begins stream={stream} address={rtp}");
             self.report(now, wall, Who::Group(id), false);
