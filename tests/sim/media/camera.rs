@@ -137,11 +137,11 @@ impl Camera {
                     self.listen();
                     let (Some(peer), Some(local)) = (peer, local) else { continue };
                     match self.hub.accept(now, wall, std_address(peer), std_address(local)) {
-                        Some((id, viewer)) => {
+                        Ok((id, viewer)) => {
                             let connection = Connection { socket, viewer, close_by: None };
                             self.connections.insert(id, connection);
                         }
-                        None => self.let_go(now, socket),
+                        Err(_) => self.let_go(now, socket),
                     }
                 }
             }
