@@ -155,7 +155,7 @@ fn costs(options: &Options, report: &mut Report) {
                 match cost::measure(Plan { kind, transport, count, time: options.time }) {
                     Some(cost) => report.cost(cost),
                     None => {
-                        let cells = "– | ".repeat(12);
+                        let cells = "– | ".repeat(13);
                         let who = format!("| {count} {transport} | {kind}");
                         report.line(&format!("{who} | not every viewer got a picture | {cells}"));
                     }

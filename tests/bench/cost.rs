@@ -29,8 +29,10 @@ pub(crate) struct Cost {
     pub(crate) calls: f64,
     /// Sending calls per access unit and viewer.
     pub(crate) sends: f64,
-    /// In µs, as [`Tally::latency`] and [`Tally::spreads`]: median and 99 %.
+    /// In µs, as [`Tally::latency`], [`Tally::latency_read`] and [`Tally::spreads`]: median and
+    /// 99 %.
     pub(crate) latency: Option<(i64, i64)>,
+    pub(crate) latency_read: Option<(i64, i64)>,
     pub(crate) spread: Option<(i64, i64)>,
     /// From PLAY: median and maximum.
     pub(crate) first_packet: Option<(Duration, Duration)>,
@@ -90,6 +92,7 @@ pub(crate) fn measure(plan: Plan) -> Option<Cost> {
         calls,
         sends,
         latency: halves(&mut tally.latency, 99),
+        latency_read: halves(&mut tally.latency_read, 99),
         spread: halves(&mut tally.spreads(), 99),
         first_packet: halves(&mut tally.first_packet, 100),
         first_idr: halves(&mut tally.first_idr, 100),

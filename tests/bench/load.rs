@@ -1,26 +1,34 @@
 //! The load generator: many viewers in one thread that play, drain, and look at packet heads only.
 //!
 //! One epoll. A TCP viewer is read into one buffer that all share; a UDP viewer with `recvmmsg`.
+//! When something arrived is what the kernel says (SO_TIMESTAMPNS), not when it is read here.
 //! It says what CPU it took itself, for it shares the machine with the server.
 
-use std::io::{ErrorKind, IoSliceMut, Read as _, Write as _};
+use std::io::{IoSliceMut, Write as _};
 use std::net::UdpSocket;
 use std::num::NonZero;
 use std::ops::Range;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, RecvMsg, SockaddrStorage, recvmmsg, recvmsg,
+    setsockopt,
+};
+use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::session::Session;
-use crate::tally::{Tally, Viewing};
+use crate::tally::{Arrival, Tally, Viewing};
 
 /// Viewers at work.
 pub(crate) struct Load {
@@ -128,7 +136,7 @@ impl Drain {
             while asked < self.viewers.len() && started.elapsed() >= step * asked as u32 {
                 let viewer = &mut self.viewers[asked];
                 viewer.session.connection.write_all(&viewer.session.last_request).unwrap();
-                viewer.viewing.plays(Instant::now());
+                viewer.viewing.plays();
                 asked += 1;
             }
             let now = self.phase.load(Ordering::Relaxed);
@@ -178,14 +186,10 @@ impl Drain {
                     viewer.viewing.report(&bytes[..len]);
                 }
             }
-            _ => match viewer.session.connection.read(bytes) {
-                Ok(0) => {
-                    tally.closed += 1;
-                    epoll.delete(&viewer.session.connection).unwrap();
-                }
-                Ok(len) => viewer.viewing.stream(tally, &bytes[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => {
+            _ => match receive(&viewer.session.connection, bytes) {
+                Ok((len @ 1.., arrival)) => viewer.viewing.stream(tally, arrival, &bytes[..len]),
+                Err(Errno::EAGAIN) => {}
+                Ok(_) | Err(_) => {
                     tally.closed += 1;
                     epoll.delete(&viewer.session.connection).unwrap();
                 }
@@ -206,12 +210,13 @@ impl Viewing {
     ) {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS, None);
+        let control = Some(cmsg_space!(TimeSpec));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS, control);
         let flags = MsgFlags::MSG_DONTWAIT;
         let received = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None);
         if let Ok(received) = received {
-            let arrival = tally.arrival();
             for message in received {
+                let arrival = Arrival::new(queued(&message));
                 if let Some(packet) = message.iovs().next() {
                     self.packet(tally, arrival, packet);
                 }
@@ -220,13 +225,31 @@ impl Viewing {
     }
 }
 
+/// Reads once.
+fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Arrival)> {
+    let (fd, flags) = (socket.as_fd().as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let (mut pieces, mut control) = ([IoSliceMut::new(bytes)], cmsg_space!(TimeSpec));
+    let message = recvmsg::<()>(fd, &mut pieces, Some(&mut control), flags)?;
+    Ok((message.bytes, Arrival::new(queued(&message))))
+}
+
+/// When the last of these bytes came into the socket.
+fn queued<S>(message: &RecvMsg<'_, '_, S>) -> Option<TimeSpec> {
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(at) => Some(at),
+        _ => None,
+    })
+}
+
 /// Watches all sockets of viewer `index`.
 fn watch(epoll: &Epoll, session: &Session, index: usize) {
     let event = |socket: usize| EpollEvent::new(EpollFlags::EPOLLIN, (index << 2 | socket) as u64);
+    setsockopt(&session.connection, ReceiveTimestampns, &true).unwrap();
     epoll.add(&session.connection, event(CONNECTION)).unwrap();
     if let Some((rtp, rtcp)) = &session.ports {
         rtp.set_nonblocking(true).unwrap();
         rtcp.set_nonblocking(true).unwrap();
+        setsockopt(rtp, ReceiveTimestampns, &true).unwrap();
         epoll.add(rtp, event(RTP)).unwrap();
         epoll.add(rtcp, event(RTCP)).unwrap();
     }

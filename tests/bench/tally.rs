@@ -1,7 +1,9 @@
 //! What viewers have seen: when, how late, how far apart, and what was missing.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use nix::sys::time::{TimeSpec, TimeValLike as _};
 
 use crate::framing::{Framing, RtpHead, rtp_head, sender_report};
 
@@ -11,9 +13,13 @@ pub(crate) struct Tally {
     viewer_count: usize,
     /// By RTP timestamp: the arrival of the last packet of each access unit.
     units: HashMap<u32, Arrivals>,
-    /// From the instant that the sender report names for a picture to the read of its last packet,
-    /// in µs, for every viewer and picture; the clocks are the same machine's.
+    /// From the instant that the sender report names for a picture to the arrival of its last packet
+    /// in the viewer's socket, in µs, for every viewer and picture; the clocks are the same
+    /// machine's.
     pub(crate) latency: Vec<i64>,
+    /// The same, to the return of the read that took it out of the socket: with what the generator
+    /// itself is late, because it reads one viewer after the other.
+    pub(crate) latency_read: Vec<i64>,
     /// From PLAY to the first packet, and to the first of an IDR slice.
     pub(crate) first_packet: Vec<Duration>,
     pub(crate) first_idr: Vec<Duration>,
@@ -35,9 +41,27 @@ struct Arrivals {
     count: usize,
 }
 
-/// When a read returned: by the wall clock, in µs since 1970, and for durations.
+/// When bytes came, by the wall clock, in µs since 1970.
 #[derive(Clone, Copy)]
-pub(crate) struct Arrival(i64, Instant);
+pub(crate) struct Arrival {
+    /// Into the socket, as the kernel has it.
+    queued: i64,
+    /// Out of it.
+    read: i64,
+}
+
+impl Arrival {
+    /// Of bytes that were read just now. Without a time by the kernel (of what came before it had
+    /// begun to keep them), they came now: later than in truth, never sooner.
+    pub(crate) fn new(queued: Option<TimeSpec>) -> Self {
+        let read = wall();
+        Self { queued: queued.map_or(read, |at| at.num_microseconds()), read }
+    }
+}
+
+fn wall() -> i64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as i64
+}
 
 impl Tally {
     pub(crate) fn new(viewer_count: usize) -> Self {
@@ -46,6 +70,7 @@ impl Tally {
             viewer_count,
             units: HashMap::with_capacity(4_096),
             latency: Vec::with_capacity(viewer_count * 1_024),
+            latency_read: Vec::with_capacity(viewer_count * 1_024),
             first_packet: Vec::new(),
             first_idr: Vec::new(),
             packets: 0,
@@ -54,11 +79,6 @@ impl Tally {
             closed: 0,
             cpu_share: 0.0,
         }
-    }
-
-    pub(crate) fn arrival(&self) -> Arrival {
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        Arrival(wall.as_micros() as i64, Instant::now())
     }
 
     pub(crate) fn conclude(&mut self, viewing: &Viewing) {
@@ -71,7 +91,7 @@ impl Tally {
         self.units.len()
     }
 
-    /// For each picture that all viewers have had: from the first one's read to the last one's.
+    /// For each picture that all viewers have had: from the first one's arrival to the last's.
     pub(crate) fn spreads(&self) -> Vec<i64> {
         let all = self.units.values().filter(|unit| unit.count == self.viewer_count);
         all.map(|unit| unit.last - unit.first).collect()
@@ -82,7 +102,8 @@ impl Tally {
 #[derive(Default)]
 pub(crate) struct Viewing {
     framing: Framing,
-    asked: Option<Instant>,
+    /// When PLAY was sent, as [`Arrival`] counts.
+    asked: Option<i64>,
     first_packet: Option<Duration>,
     first_idr: Option<Duration>,
     last_sequence: Option<u16>,
@@ -93,8 +114,9 @@ pub(crate) struct Viewing {
 }
 
 impl Viewing {
-    pub(crate) fn plays(&mut self, now: Instant) {
-        self.asked = Some(now);
+    /// PLAY is sent now.
+    pub(crate) fn plays(&mut self) {
+        self.asked = Some(wall());
     }
 
     pub(crate) fn has_joined(&self) -> bool {
@@ -102,8 +124,7 @@ impl Viewing {
     }
 
     /// Takes a piece of an interleaved stream.
-    pub(crate) fn stream(&mut self, tally: &mut Tally, bytes: &[u8]) {
-        let arrival = tally.arrival();
+    pub(crate) fn stream(&mut self, tally: &mut Tally, arrival: Arrival, bytes: &[u8]) {
         let mut framing = std::mem::take(&mut self.framing);
         framing.feed(bytes, |is_rtcp, head| {
             if is_rtcp { self.report(head) } else { self.packet(tally, arrival, head) }
@@ -124,7 +145,7 @@ impl Viewing {
     pub(crate) fn packet(&mut self, tally: &mut Tally, arrival: Arrival, packet: &[u8]) {
         let Some(head) = rtp_head(packet) else { return };
         if let (false, Some(asked)) = (self.has_joined(), self.asked) {
-            let since = arrival.1.saturating_duration_since(asked);
+            let since = Duration::from_micros((arrival.queued - asked).max(0) as u64);
             self.first_packet.get_or_insert(since);
             self.first_idr = head.is_idr.then_some(since);
         }
@@ -138,17 +159,20 @@ impl Viewing {
         let missing = u64::from(if missing < 1 << 15 { missing } else { 0 });
         *(if self.is_rude { &mut tally.lost_by_rude } else { &mut tally.lost }) += missing;
         if head.marker && !self.is_rude {
-            self.picture(tally, arrival.0, head);
+            self.picture(tally, arrival, head);
         }
     }
 
-    fn picture(&self, tally: &mut Tally, at: i64, head: RtpHead) {
+    fn picture(&self, tally: &mut Tally, arrival: Arrival, head: RtpHead) {
+        let at = arrival.queued;
         let new = Arrivals { first: at, last: at, count: 0 };
         let unit = tally.units.entry(head.timestamp).or_insert(new);
         (unit.last, unit.count) = (at, unit.count + 1);
         if let Some((wall, rtp)) = self.anchor {
             let ticks = i64::from(head.timestamp.wrapping_sub(rtp).cast_signed());
-            tally.latency.push(at - wall - ticks * 100 / 9);
+            let due = wall + ticks * 100 / 9;
+            tally.latency.push(at - due);
+            tally.latency_read.push(arrival.read - due);
         }
     }
 }
