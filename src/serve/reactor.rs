@@ -24,7 +24,7 @@ use crate::fanout::{Body, Sent, ViewerId};
 use crate::ring::{Consumer, IdrRequests};
 use crate::rtsp::ConnectionId;
 use crate::stats::Viewers;
-use crate::sys::{ByteStream, Wake, clock, tcp, udp};
+use crate::sys::{ByteStream, Wake, clock, process, tcp, udp};
 use crate::time::Instant;
 
 /// Sockets that were bound before anybody could connect.
@@ -190,6 +190,9 @@ impl Reactor {
     ///
     /// [`Error::Os`] when epoll fails, which it does not.
     pub fn run(mut self) -> Result<(), Error> {
+        if let Err(errno) = process::shorten_turns() {
+            debug!("serve: turns stay as they are error={errno}");
+        }
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
             let due = self.hub.poll_timeout();
