@@ -20,14 +20,7 @@ const WATCH: Duration = Duration::from_secs(16);
 fn a_viewer_who_stops_reading_is_dropped_and_fifteen_others_lose_nothing() {
     let size = ["--size", "640x360", "--fps", "30", "--bitrate", "1M"];
     let camera = Camera::start(&[&["--source", "pattern"], &size[..]].concat());
-    let expect = Expect {
-        credentials: credentials(),
-        size: (640, 360),
-        fps: 30.0,
-        gop: Duration::from_secs(1),
-        packet_len_max: 1372,
-        clip: None,
-    };
+    let expect = Expect::pattern((640, 360));
     let stalled = stall(&camera.url);
     let watched = thread::scope(|scope| {
         let viewers: Vec<_> = (0..15)

@@ -78,14 +78,7 @@ pub(crate) fn urls(log: &str) -> Vec<String> {
 }
 
 fn expect() -> Expect<'static> {
-    Expect {
-        credentials: credentials(),
-        size: (640, 360),
-        fps: 30.0,
-        gop: Duration::from_secs(1),
-        packet_len_max: 1372,
-        clip: None,
-    }
+    Expect::pattern((640, 360))
 }
 
 /// A whole session of a strict client at `url`, judged.
