@@ -223,7 +223,8 @@ impl Camera {
         Ok(())
     }
 
-    /// What waited longer than two groups of pictures had to make way for an IDR.
+    /// What waited longer than two groups of pictures had to make way for an IDR. But not the IDR
+    /// that a viewer begins with: it was told to expect that one.
     fn check_age(&self, now: Instant, transmit: &Transmit) -> Checked<()> {
         let image = match &transmit.body {
             Body::Bytes { image, range } if range.start == 0 => image,
@@ -231,7 +232,7 @@ impl Camera {
             _ => return Ok(()),
         };
         let age = now.since(image.captured());
-        hold(age <= self.age_max, Rule::Queue, || {
+        hold(age <= self.age_max || image.is_idr(), Rule::Queue, || {
             format!("a picture waited {age:?} for {:?}", transmit.viewer)
         })
     }

@@ -3,7 +3,7 @@
 //!
 //! RFC 3550 6.4.1, 6.4.2, 6.6; RFC 4585 6.3.1.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ocellus::time::{Instant, RtpTimestamp};
@@ -21,6 +21,13 @@ pub(crate) struct Reports {
 }
 
 impl Reports {
+    /// Takes note of a report that may have been lost, or be an older session's: to answer it.
+    pub(crate) fn hear(&mut self, now: Instant, bytes: &[u8]) {
+        if let Some(name) = bytes.get(10..14).and_then(<[u8]>::as_array) {
+            self.newest = Some((u32::from_be_bytes(*name), now));
+        }
+    }
+
     /// Takes a compound packet; the packet count that it states.
     pub(crate) fn receive(&mut self, now: Instant, truth: &Truth, bytes: &[u8]) -> Checked<u32> {
         let well = bytes.len() >= 40
@@ -51,8 +58,8 @@ impl Reports {
 /// A viewer that gets datagrams: what it has got, whatever happened on the way.
 #[derive(Debug, Default)]
 pub(crate) struct Reception {
-    /// Newest access units, by timestamp.
-    units: BTreeMap<u32, Partial>,
+    /// Newest access units, in the order in which they began to come.
+    units: VecDeque<Partial>,
     /// Highest sequence number, with how often it has wrapped.
     highest: Option<u32>,
     first: u32,
@@ -65,6 +72,7 @@ pub(crate) struct Reception {
 
 #[derive(Debug, Default)]
 struct Partial {
+    timestamp: u32,
     /// Of its parameter set, and of the packet with the marker.
     ends: (Option<u16>, Option<u16>),
     sequences: Vec<u16>,
@@ -75,7 +83,12 @@ impl Reception {
     pub(crate) fn packet(&mut self, truth: &Truth, bytes: &[u8]) -> Checked<bool> {
         let packet = Packet::parse(bytes, truth)?;
         self.count(packet.sequence);
-        let unit = self.units.entry(packet.timestamp).or_default();
+        let known = self.units.iter().position(|unit| unit.timestamp == packet.timestamp);
+        let index = known.unwrap_or_else(|| {
+            self.units.push_back(Partial { timestamp: packet.timestamp, ..Partial::default() });
+            self.units.len() - 1
+        });
+        let unit = &mut self.units[index];
         if !unit.sequences.contains(&packet.sequence) {
             unit.sequences.push(packet.sequence);
         }
@@ -94,8 +107,8 @@ impl Reception {
         if is_idr {
             self.is_broken = false;
         }
-        while self.units.len() > UNITS {
-            self.units.pop_first();
+        if self.units.len() > UNITS {
+            self.units.pop_front();
         }
         Ok(is_idr)
     }

@@ -84,6 +84,11 @@ impl World {
         self.players.push(player);
     }
 
+    /// How many packets went by UDP.
+    pub(crate) const fn datagrams(&self) -> u64 {
+        self.tap.datagrams
+    }
+
     pub(crate) fn wall(&self) -> NtpTimestamp {
         let start = NtpTimestamp::from_unix(Duration::from_secs(1_800_000_000));
         let micros = i64::try_from(self.now.as_micros()).unwrap();
