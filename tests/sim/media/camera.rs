@@ -1,21 +1,24 @@
 //! The camera: `serve::Hub` as its reactor drives it, over smoltcp's sockets instead of the kernel's.
 
+mod sending;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ocellus::fanout::{Body, Sent, Transmit, ViewerId};
+use ocellus::fanout::ViewerId;
 use ocellus::ring::{Consumer, IdrRequests};
 use ocellus::rtsp::ConnectionId;
-use ocellus::serve::{Action, Hub, Settings, Stats, Target};
+use ocellus::serve::{Action, Hub, Settings, Stats};
 use ocellus::time::{Instant, NtpTimestamp};
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
+use super::planted::{Bug, Planted};
 use super::stack::Stack;
-use super::truth::{Checked, Rule, hold};
+use super::truth::Checked;
 
 pub(crate) struct Camera {
     pub(crate) hub: Hub,
@@ -35,6 +38,7 @@ pub(crate) struct Camera {
     asleep_until: Option<Instant>,
     /// How old a picture may be when its first byte goes to a viewer.
     pub(crate) age_max: Duration,
+    planted: Planted,
 }
 
 struct Connection {
@@ -68,6 +72,7 @@ impl Camera {
             send_len,
             asleep_until: None,
             age_max: Duration::MAX,
+            planted: Planted::default(),
         };
         (0..BACKLOG).for_each(|_| camera.listen());
         camera
@@ -88,7 +93,12 @@ impl Camera {
             Some(until) => Some(until),
             None => app,
         };
-        [stack, app, orphans].into_iter().flatten().min()
+        [stack, app, orphans, self.planted.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// Plants a bug, to be active from then on.
+    pub(crate) const fn plant(&mut self, bug: Bug, from: Instant) {
+        self.planted.plant(bug, from);
     }
 
     /// One turn of the loop: what has arrived, what is due, and what is to be sent.
@@ -136,6 +146,10 @@ impl Camera {
                     let (peer, local) = (tcp.remote_endpoint(), tcp.local_endpoint());
                     self.listen();
                     let (Some(peer), Some(local)) = (peer, local) else { continue };
+                    if self.planted.has(now, Bug::TurnsEverybodyAway) {
+                        self.let_go(now, socket);
+                        continue;
+                    }
                     match self.hub.accept(now, wall, std_address(peer), std_address(local)) {
                         Ok((id, viewer)) => {
                             let connection = Connection { socket, viewer, close_by: None };
@@ -178,6 +192,11 @@ impl Camera {
                 self.hub.datagram(now, wall, std_address(from.endpoint), bytes);
             }
         }
+        if self.planted.has(now, Bug::KeepsTheDeadAlive) {
+            for &rtcp in &self.planted.known {
+                self.hub.datagram(now, wall, rtcp, &[0x80, 201, 0, 1, 0, 0, 0, 1]);
+            }
+        }
     }
 
     fn perform(&mut self, now: Instant, wall: NtpTimestamp) -> Checked<()> {
@@ -185,7 +204,7 @@ impl Camera {
         while let Some(action) = self.hub.poll_action() {
             match action {
                 Action::WantIdr { .. } => {
-                    self.requests.request(now);
+                    self.requests.request(self.planted.ask_at(now));
                 }
                 Action::Abort(id) => self.close(now, wall, id),
                 Action::Close(id) => {
@@ -206,87 +225,6 @@ impl Camera {
             self.transmit(now)?;
         }
         Ok(())
-    }
-
-    fn transmit(&mut self, now: Instant) -> Checked<()> {
-        let mut count = 0;
-        while let Some((transmit, target)) = self.hub.poll_transmit() {
-            count += 1;
-            hold(count < 10_000, Rule::Standstill, || format!("no end of {transmit:?}"))?;
-            self.check_age(now, &transmit)?;
-            let sent = match target {
-                Target::Connection(id, channel) => self.write(id, channel, &transmit.body),
-                Target::Udp { rtp, rtcp, .. } => self.send(now, (rtp, rtcp), &transmit.body),
-            };
-            self.hub.sent(now, &transmit, sent);
-        }
-        Ok(())
-    }
-
-    /// What waited longer than two groups of pictures had to make way for an IDR. But not the IDR
-    /// that a viewer begins with: it was told to expect that one.
-    fn check_age(&self, now: Instant, transmit: &Transmit) -> Checked<()> {
-        let image = match &transmit.body {
-            Body::Bytes { image, range } if range.start == 0 => image,
-            Body::Packets { image, packets } if packets.start == 0 => image,
-            _ => return Ok(()),
-        };
-        let age = now.since(image.captured());
-        hold(age <= self.age_max || image.is_idr(), Rule::Queue, || {
-            format!("a picture waited {age:?} for {:?}", transmit.viewer)
-        })
-    }
-
-    fn write(&mut self, id: ConnectionId, channel: u8, body: &Body) -> Sent {
-        let Some(connection) = self.connections.get(&id) else { return Sent::Failed };
-        let tcp = self.stack.tcp(connection.socket);
-        let sent = match body {
-            Body::Bytes { image, range } if channel == 0 => {
-                tcp.send_slice(&image.bytes()[range.clone()])
-            }
-            Body::Bytes { image, range } => {
-                let mut bytes = image.bytes().to_vec();
-                let ends = (0..image.packet_count()).map(|index| image.packet_end(index));
-                for prefix in std::iter::once(0).chain(ends).take(image.packet_count()) {
-                    bytes[prefix + 1] = channel;
-                }
-                tcp.send_slice(&bytes[range.clone()])
-            }
-            Body::Message { bytes, from } => tcp.send_slice(&bytes[*from..]),
-            Body::Packets { .. } => return Sent::Failed,
-        };
-        match sent {
-            Ok(0) => Sent::WouldBlock,
-            Ok(count) => Sent::Some(count),
-            Err(_) => Sent::Failed,
-        }
-    }
-
-    fn send(&mut self, now: Instant, to: (SocketAddr, SocketAddr), body: &Body) -> Sent {
-        let (rtp, rtcp) = to;
-        match body {
-            Body::Packets { image, packets } => {
-                let udp = self.stack.udp(self.rtp);
-                let fits =
-                    |&index: &usize| udp.send_slice(image.packet(index), smol_address(rtp)).is_ok();
-                match packets.clone().take_while(fits).count() {
-                    0 => Sent::WouldBlock,
-                    count => Sent::Some(count),
-                }
-            }
-            Body::Message { bytes, from } => {
-                // The kernel keeps the order of calls, smoltcp that of each socket alone.
-                self.stack.poll(now);
-                let udp = self.stack.udp(self.rtcp);
-                let sent = udp.send_slice(&bytes[*from..], smol_address(rtcp));
-                self.stack.poll(now);
-                match sent {
-                    Ok(()) => Sent::Some(1),
-                    Err(_) => Sent::WouldBlock,
-                }
-            }
-            Body::Bytes { .. } => Sent::Failed,
-        }
     }
 
     fn close(&mut self, now: Instant, wall: NtpTimestamp, id: ConnectionId) {

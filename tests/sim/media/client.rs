@@ -11,7 +11,7 @@ use std::time::Duration;
 use ocellus::time::Instant;
 
 use super::dialogue::{Answer, Dialogue, Heard, Method};
-use super::reports::{REPORT_INTERVAL, Reception, Reports, bye};
+use super::reports::{REPORT_INTERVAL, Reception, Reports, bye, picture_loss};
 use super::strict::Strict;
 use super::tap::Note;
 use super::truth::{Checked, Rule, Truth, broken, hold};
@@ -43,6 +43,8 @@ pub(crate) struct Habits {
     pub(crate) reports: bool,
     /// Asks for an IDR when packets are missing.
     pub(crate) complains: bool,
+    /// Asks for an IDR all the time.
+    pub(crate) nags: bool,
     /// Well connected: how long a picture may take to it.
     pub(crate) witness: Option<Duration>,
 }
@@ -320,9 +322,10 @@ impl Client {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let asks = self.habits.asks.then_some(self.ask_at);
         let reports = (self.habits.reports && self.is_playing()).then_some(self.report_at);
+        let nags = (self.habits.nags && self.is_playing()).then_some(self.complain_at);
         let resume = self.resume_at.filter(|_| self.stage == Stage::Paused);
         let patience = (self.stage != Stage::Paused).then_some(self.patience);
-        [asks, reports, resume, patience].into_iter().flatten().min()
+        [asks, reports, nags, resume, patience].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, truth: &Truth) {
@@ -351,6 +354,10 @@ impl Client {
             self.report_at = now + REPORT_INTERVAL;
             let report = self.reception.report(now, OWN_SSRC, truth, &self.reports);
             self.feedback(report);
+        }
+        if self.habits.nags && self.is_playing() && self.complain_at <= now {
+            self.complain_at = now + Duration::from_millis(300);
+            self.feedback(picture_loss(OWN_SSRC, truth.ssrc));
         }
     }
 }

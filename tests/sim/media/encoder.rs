@@ -137,7 +137,8 @@ impl Encoder {
         Ok(true)
     }
 
-    /// A bucket of four that is refilled at one a second; 200 ms from any other IDR.
+    /// A bucket of four that is refilled at one a second; 200 ms from any other IDR. The first one
+    /// may have waited for its picture, for a second at most.
     fn note_forced(&mut self, now: Instant, last_idr: Instant) -> Checked<()> {
         hold(now.since(last_idr) >= Duration::from_millis(200), Rule::IdrRate, || {
             format!("a forced IDR {:?} after the last", now.since(last_idr))
@@ -148,7 +149,7 @@ impl Encoder {
         }
         for (index, &first) in self.forced.iter().enumerate() {
             let count = self.forced.len() - index;
-            let allowed = Duration::from_secs(4) + now.since(first);
+            let allowed = Duration::from_secs(4 + 1) + now.since(first);
             hold(Duration::from_secs(count.try_into().unwrap()) <= allowed, Rule::IdrRate, || {
                 format!("{count} forced IDRs within {:?}", now.since(first))
             })?;

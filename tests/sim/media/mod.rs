@@ -9,6 +9,8 @@
 //! | `camera`, `encoder` | the hub and its sockets; where pictures come from |
 //! | `router`, `stack` | what happens to packets; one host's network |
 //! | `player`, `client`, `dialogue` | a viewer: sockets, behaviour, language |
+//! | `seeds`, `faults` | whole worlds from one number; what goes wrong in them |
+//! | `planted` | bugs that have to be noticed |
 //! | `tap`, `strict`, `reports` | judges: at the camera's cable, of media, of RTCP |
 
 mod camera;
@@ -16,6 +18,7 @@ mod client;
 mod dialogue;
 mod encoder;
 mod faults;
+mod planted;
 mod player;
 mod reports;
 mod router;

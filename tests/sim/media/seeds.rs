@@ -14,6 +14,7 @@ use ocellus::time::Instant;
 
 use super::client::{Habits, Kind};
 use super::faults::{Targets, schedule};
+use super::planted::Bug;
 use super::router::Link;
 use super::truth::{Checked, Rule, Violation, hold};
 use super::world::{ADMIN, SHAPE, Shape, VIEWER, World};
@@ -61,7 +62,12 @@ impl Happened {
 }
 
 /// Lives through one world: faults for a while, then none, and everybody watches again.
-pub(crate) fn live(seed: u64) -> Checked<Outcome> {
+fn live(seed: u64) -> Checked<Outcome> {
+    live_with(seed, None)
+}
+
+/// The same, in a camera with a bug.
+pub(crate) fn live_with(seed: u64, bug: Option<Bug>) -> Checked<Outcome> {
     let mut random = Random(seed);
     let shape = Shape {
         packet_len: 300 + usize::try_from(random.below(1_073)).unwrap(),
@@ -81,6 +87,9 @@ pub(crate) fn live(seed: u64) -> Checked<Outcome> {
     }
     let longest = if random.percent(10) { 240 } else { 45 };
     let span = Duration::from_secs(10 + random.below(longest));
+    if let Some(bug) = bug {
+        world.camera.plant(bug, start + Duration::from_secs(5));
+    }
     let targets = Targets { witnesses, players };
     let is_traced = std::env::var_os("OCELLUS_TRACE").is_some();
     let _ = env_logger::try_init();
@@ -92,6 +101,9 @@ pub(crate) fn live(seed: u64) -> Checked<Outcome> {
         world.happen(&event);
     }
     world.run_for((start + span).since(world.now))?;
+    if bug == Some(Bug::ForgetsIdrs) {
+        world.encoder.gop = Duration::from_secs(3_600);
+    }
     recover(&mut world)?;
     Ok(Outcome {
         digest: world.router.digest,
@@ -115,6 +127,7 @@ fn draw_player(random: &mut Random, is_witness: bool) -> (Kind, Habits) {
         asks,
         reports: (kind == Kind::Udp && !asks) || random.percent(70),
         complains: random.percent(50),
+        nags: random.percent(20),
         witness: is_witness.then_some(Duration::from_millis(100)),
     };
     (kind, habits)

@@ -8,8 +8,14 @@ use super::world::{SHAPE, VIEWER, World};
 use crate::hub::Random;
 use crate::world::seeds;
 
-const HABITS: Habits =
-    Habits { login: VIEWER, asks: true, reports: true, complains: true, witness: None };
+const HABITS: Habits = Habits {
+    login: VIEWER,
+    asks: true,
+    reports: true,
+    complains: true,
+    nags: false,
+    witness: None,
+};
 const EVERY_KIND: [Kind; 5] =
     [Kind::Tcp(0), Kind::Tcp(4), Kind::Udp, Kind::Multicast, Kind::Tunnel];
 

@@ -42,8 +42,9 @@ impl Client {
             format!("{promised:?} promised, {seen:?} comes")
         })?;
         self.packets += 1;
+        let unit = self.strict.packet(truth, bytes)?;
         self.media(now, truth, &packet)?;
-        if let Some(unit) = self.strict.packet(truth, bytes)? {
+        if let Some(unit) = unit {
             if unit.is_idr {
                 self.last_idr = Some(now);
             }
