@@ -166,7 +166,13 @@ impl Tap {
         let Some(flow) = self.flows.get_mut(&rtp).filter(|flow| !flow.askers.is_empty()) else {
             return broken(Rule::Stranger, format!("to {to}:{to_port}, which did not ask"));
         };
-        let is_alive = flow.askers.values().any(|asker| asker.is_alive(now));
+        // Who listens to a group may be silent for as long as the connection is there.
+        let is_held = |carrier| {
+            let heard = self.streams.get(carrier).filter(|_| to.is_multicast());
+            heard.is_some_and(|&heard| now.since(heard) <= SILENCE_MAX + SESSION_TIMEOUT)
+        };
+        let mut askers = flow.askers.iter();
+        let is_alive = askers.any(|(carrier, asker)| asker.is_alive(now) || is_held(carrier));
         hold(is_alive, Rule::Outlived, || format!("to {rtp}, which is gone: {:?}", flow.askers))?;
         let bytes = &packet[IP_LEN + UDP_LEN..];
         if is_rtp { flow.media(truth, bytes) } else { flow.report(now, truth, bytes) }
