@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    BITRATES_KBPS, Config, Error, FPS, NO_HTTP_YET, NotAllowed, Password, Role, Size, Source, User,
+    BITRATES_KBPS, Config, Error, FPS, NotAllowed, Password, Role, Size, Source, User,
     parse_address, parse_user_name,
 };
 
@@ -57,9 +57,12 @@ pub struct RunArgs {
     /// Address to serve RTSP on; may be given several times
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub rtsp: Vec<SocketAddr>,
+    /// Address to serve RTSP on over TLS; may be given several times
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub rtsps: Vec<SocketAddr>,
     /// Address to serve HTTP on, or off
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_http)]
-    pub http: Option<Off>,
+    pub http: Option<HttpFlag>,
     /// Account for this run, with the password in OCELLUS_PASSWORD or a random one
     #[arg(long, value_name = "NAME", value_parser = parse_user_name)]
     pub user: Option<String>,
@@ -71,9 +74,12 @@ pub struct RunArgs {
     pub no_generated_user: bool,
 }
 
-/// The only value of `--http` in this build.
+/// What `--http` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Off;
+pub enum HttpFlag {
+    Off,
+    On(SocketAddr),
+}
 
 #[derive(Debug, Parser)]
 #[command(name = "ocellus", version, about, args_conflicts_with_subcommands = true)]
@@ -117,7 +123,7 @@ impl RunArgs {
         password: Option<&str>,
         random: impl FnOnce() -> Password,
     ) -> Result<Option<User>, Error> {
-        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, http, user, .. } = self;
+        let Self { config: _, source, size, fps, bitrate_kbps, rtsp, rtsps, http, user, .. } = self;
         if let Some(source) = source {
             config.camera.source = source.clone();
         }
@@ -129,8 +135,14 @@ impl RunArgs {
         if !rtsp.is_empty() {
             config.rtsp.listen.clone_from(rtsp);
         }
-        if http.is_some() {
-            config.http.listen.clear();
+        if !rtsps.is_empty() {
+            config.rtsp.tls.listen.clone_from(rtsps);
+        }
+        if let Some(http) = http {
+            config.http.listen = match *http {
+                HttpFlag::Off => Vec::new(),
+                HttpFlag::On(address) => vec![address],
+            };
         }
         config.auth &= !self.no_auth;
         let is_lonely = config.users.is_empty() && !self.no_generated_user;
@@ -179,8 +191,12 @@ fn parse_bitrate(text: &str) -> Result<u32, NotAllowed> {
         .ok_or(NotAllowed("16k to 50M bits per second, like 500k, 2M or 2000000"))
 }
 
-fn parse_http(text: &str) -> Result<Off, NotAllowed> {
-    if text == "off" { Ok(Off) } else { Err(NotAllowed(NO_HTTP_YET)) }
+fn parse_http(text: &str) -> Result<HttpFlag, NotAllowed> {
+    if text == "off" {
+        return Ok(HttpFlag::Off);
+    }
+    let allowed = NotAllowed("off, or ADDRESS:PORT, like 127.0.0.1:8080 or [::]:80");
+    parse_address(text).map(HttpFlag::On).map_err(|_| allowed)
 }
 
 /// The account of a run that was told no other name.
@@ -214,7 +230,7 @@ mod tests {
     #[test]
     fn run_is_the_default_and_takes_all_its_flags_with_and_without_its_name() {
         let flags = "--config a.json --source file:x.h264 --size 640x480 --fps 15 --bitrate 500k \
-                     --rtsp 127.0.0.1:0 --rtsp [::1]:554 --http off --user nvr";
+                     --rtsp 127.0.0.1:0 --rtsp [::1]:554 --rtsps [::]:322 --http off --user nvr";
         let wanted = RunArgs {
             config: Some("a.json".into()),
             source: Some(Source::File("x.h264".into())),
@@ -222,7 +238,8 @@ mod tests {
             fps: Some(15),
             bitrate_kbps: Some(500),
             rtsp: vec!["127.0.0.1:0".parse().unwrap(), "[::1]:554".parse().unwrap()],
-            http: Some(Off),
+            rtsps: vec!["[::]:322".parse().unwrap()],
+            http: Some(HttpFlag::Off),
             user: Some("nvr".into()),
             no_auth: false,
             no_generated_user: false,
@@ -256,7 +273,8 @@ mod tests {
             ("--bitrate 2G", "2G", "--bitrate", "16k to 50M"),
             ("--source video0", "video0", "--source", "v4l2:/dev/videoN"),
             ("--rtsp 8554", "8554", "--rtsp", "ADDRESS:PORT"),
-            ("--http 0.0.0.0:8080", "0.0.0.0:8080", "--http", "no HTTP side yet"),
+            ("--rtsps 322", "322", "--rtsps", "ADDRESS:PORT"),
+            ("--http on", "on", "--http", "off, or ADDRESS:PORT"),
             ("--user a:b", "a:b", "--user", "without colons"),
         ];
         for (flags, value, flag, allowed) in cases {
@@ -370,8 +388,15 @@ mod tests {
         assert!(matches!(error, Error::OpenToStrangers { .. }));
         assert!(error.to_string().contains("--no-auth"), "{error}");
         let mut config = Config::default();
-        let local = run_args("ocellus --no-auth --rtsp 127.0.0.1:8554 --rtsp [::1]:8554");
+        let local =
+            run_args("ocellus --no-auth --http off --rtsp 127.0.0.1:8554 --rtsp [::1]:8554");
         assert_eq!(local.apply(&mut config, None, never).unwrap(), None);
         assert!(!config.auth && config.users.is_empty());
+        let mut config = Config::default();
+        let local = run_args("ocellus --no-auth --http [::1]:0 --rtsp 127.0.0.1:8554");
+        assert_eq!(local.apply(&mut config, None, never).unwrap(), None);
+        assert_eq!(config.http.listen, ["[::1]:0".parse().unwrap()]);
+        let public_web = run_args("ocellus --no-auth --rtsp 127.0.0.1:8554");
+        assert!(public_web.apply(&mut Config::default(), None, never).is_err());
     }
 }

@@ -1,8 +1,10 @@
 //! Ocellus: IP-camera firmware. V4L2 in, H.264 over RTSP out, one static binary.
 
+pub mod auth;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod encode;
 pub mod fanout;
 pub mod firmware;

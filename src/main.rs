@@ -8,11 +8,15 @@ mod run;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
 
 use anyhow::Context as _;
+use env_logger::Target;
 use log::LevelFilter;
 use ocellus::cli::{self, Command};
 use ocellus::config::Config;
+use ocellus::control::{self, Recent};
 use ocellus::firmware;
 use ocellus::sys::clock;
 
@@ -35,9 +39,10 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     abort_on_panic();
-    start_logging();
+    let log = Arc::<Recent>::default();
+    start_logging(&log);
     let done = match command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args, log),
         Command::Probe { json } => probe(json),
         Command::Check { file } => check(&file),
         Command::Init => firmware::run(),
@@ -84,19 +89,24 @@ fn running(error: anyhow::Error) -> Failure {
 }
 
 /// A thread that panicked has left the camera in an unknown state: the supervisor starts afresh.
+/// The web side alone is apart from it, and starts itself afresh.
 fn abort_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         print(info);
-        std::process::abort();
+        if thread::current().name() != Some(control::THREAD) {
+            std::process::abort();
+        }
     }));
 }
 
-/// Lines of `seconds.millis LEVEL text` on stderr, seconds since boot as in the kernel's log.
-fn start_logging() {
+/// Lines of `seconds.millis LEVEL text` on stderr, seconds since boot as in the kernel's log; the
+/// newest are kept in `log`.
+fn start_logging(log: &Arc<Recent>) {
     env_logger::Builder::new()
         .filter_level(LevelFilter::Info)
         .parse_default_env()
+        .target(Target::Pipe(Box::new(log.and_stderr())))
         .format(|out, record| {
             let millis = clock::now().as_micros() / 1_000;
             let (seconds, millis) = (millis / 1_000, millis % 1_000);

@@ -1,11 +1,14 @@
 //! `ocellus run`: a camera from its configuration to the last signal.
 
+mod encryption;
+mod http;
+mod multicast;
 mod sandbox;
 mod source;
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -17,31 +20,49 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use ocellus::cli::RunArgs;
 use ocellus::config::{self, Config, Password, User};
+use ocellus::control::Recent;
 use ocellus::produce::{self, Notice};
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
 use ocellus::stats::Pipeline;
-use ocellus::sys::{Wake, clock, process, tcp};
-use ocellus::{encode, rtsp};
+use ocellus::sys::{Wake, clock, marking, process, tcp};
+use ocellus::{auth, encode, rtp, rtsp};
 
+use self::encryption::Encryption;
+use self::http::Http;
 use self::source::Chosen;
 pub(crate) use self::source::describe;
 use crate::{Failure, read_config, running};
 
 /// Runs the camera until a signal or a fault.
-pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &RunArgs, log: Arc<Recent>) -> Result<(), Failure> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let given = std::env::var("OCELLUS_PASSWORD").ok();
     let generated = args.apply(&mut config, given.as_deref(), random_password).map_err(usage)?;
     allow_many_descriptors();
+    let encryption = Encryption::prepare(&config).map_err(running)?;
+    let http = Http::prepare(&config, log);
     sandbox::enter(&config, args.config.as_deref()).map_err(Failure::Usage)?;
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
     end_on_signals(&stop).map_err(running)?;
     let chosen = source::choose(&config, args).map_err(running)?;
     let (listeners, addresses) = listen(&config).map_err(running)?;
+    let encrypted = encryption.map(|it| it.listen(|address| url(Some(address), None)));
+    let encrypted = encrypted.transpose().map_err(running)?;
+    let http = http.map(|it| it.listen(&config)).transpose().map_err(running)?;
+    let others = encrypted.iter().flat_map(|(listeners, _)| listeners);
+    others.for_each(|listener| mark(listener, &config));
     let url = url(addresses.first().copied(), generated.as_ref());
-    let running_camera = start(&config, chosen, listeners, &stop).map_err(running)?;
+    let listening = Listening { listeners, encrypted, http };
+    let running_camera = start(&config, chosen, listening, &stop).map_err(running)?;
     running_camera.wait(&url, &stop).map_err(running)
+}
+
+/// All that is listened on.
+struct Listening {
+    listeners: Vec<OwnedFd>,
+    encrypted: Option<encryption::Listening>,
+    http: Option<http::Listening>,
 }
 
 /// A camera whose threads run.
@@ -56,7 +77,7 @@ struct Running {
 fn start(
     config: &Config,
     chosen: Chosen,
-    listeners: Vec<OwnedFd>,
+    listening: Listening,
     stop: &Arc<Wake>,
 ) -> anyhow::Result<Running> {
     let stream = config.streams.first().context("streams: none")?;
@@ -69,7 +90,14 @@ fn start(
     let (publisher, consumers) = ring::publisher(1, unit_capacity, Arc::clone(&pipeline));
 
     let (rtp, rtcp, server_ports) = bind_ports(config)?;
+    for socket in [&rtp, &rtcp] {
+        socket
+            .set_multicast(config.rtsp.multicast.ttl)
+            .context("multicast TTL (rtsp.multicast)")?;
+        mark(socket, config);
+    }
     let send_buffer_len = SEND_BUFFER_MIN.max((bitrate_bps / 16) as usize);
+    let Listening { listeners, encrypted, http } = listening;
     let sockets = Sockets { listeners, rtp, rtcp, send_buffer_len };
     let fps = chosen.fps.unwrap_or_else(|| f64::from(stream.fps));
     let hub = Hub::new(hub_settings(config, fps, server_ports)?, Arc::clone(&server));
@@ -80,7 +108,14 @@ fn start(
     let (reactor_stop, stats) = (Arc::clone(stop), Arc::clone(&server));
     let reactor = Reactor::new(hub, sockets, inlets, Arc::clone(&wake), reactor_stop, stats)?;
     let heartbeat = process::inherited_pipe(HEARTBEAT_VARIABLE).context(HEARTBEAT_VARIABLE)?;
-    let reactor = reactor.with_heartbeat(heartbeat);
+    let mut reactor = reactor.with_heartbeat(heartbeat);
+    if let Some((listeners, tls)) = encrypted {
+        reactor = reactor.with_tls(listeners, tls)?;
+    }
+    if let Some(http) = http {
+        let known = (config, &pipeline, &server);
+        reactor = http.start(reactor, known, send_buffer_len)?;
+    }
     let ending = Arc::clone(stop);
     let serve = thread::Builder::new().name("serve".into()).spawn(move || {
         let done = reactor.run();
@@ -192,10 +227,19 @@ fn listen(config: &Config) -> anyhow::Result<(Vec<OwnedFd>, Vec<SocketAddr>)> {
         let why = || format!("cannot listen on {address} (rtsp.listen, --rtsp)");
         let listener = tcp::listen(address).with_context(why)?;
         addresses.push(tcp::local_address(&listener).with_context(why)?);
+        mark(&listener, config);
         listeners.push(listener);
     }
     info!("serve: listening rtsp={addresses:?}");
     Ok((listeners, addresses))
+}
+
+/// Marks what leaves a socket for routers and access points on the way.
+fn mark(socket: impl AsFd, config: &Config) {
+    if let Err(errno) = marking::mark(socket, config.rtsp.dscp) {
+        // A worse queue is no reason to show nothing.
+        warn!("serve: packets are not marked (rtsp.dscp) reason=\"{}\"", errno.desc());
+    }
 }
 
 /// The fixed RTP and RTCP sockets; the default pair may move when somebody has it.
@@ -212,14 +256,19 @@ fn hub_settings(
     server_ports: (u16, u16),
 ) -> anyhow::Result<serve::Settings> {
     let (mut rtsp_streams, mut streams) = (Vec::new(), Vec::new());
-    for stream in &config.streams {
+    for (index, stream) in config.streams.iter().enumerate() {
         let ssrc = u32::from_ne_bytes(random()?);
         rtsp_streams.push(rtsp::Stream {
             paths: MAIN_PATHS.map(str::to_owned).to_vec(),
             name: config.name.clone(),
             ssrc,
-            bitrate_kbps: stream.bitrate_kbps,
+            bandwidth_kbps: rtp::session_bandwidth_kbps(
+                stream.bitrate_kbps,
+                fps,
+                config.rtsp.packet_size,
+            ),
             fps,
+            multicast: multicast::of(config, index),
         });
         streams.push(StreamSettings {
             ssrc,
@@ -229,8 +278,8 @@ fn hub_settings(
         });
     }
     let rtsp = rtsp::Settings {
-        realm: "ocellus".into(),
-        users: config.users.iter().map(rtsp_user).collect(),
+        realm: REALM.into(),
+        users: config.users.iter().map(known_user).collect(),
         no_auth: !config.auth,
         streams: rtsp_streams,
         server_ports,
@@ -242,12 +291,12 @@ fn hub_settings(
     Ok(serve::Settings { rtsp, streams, cname, entropy: random()? })
 }
 
-fn rtsp_user(user: &User) -> rtsp::User {
+fn known_user(user: &User) -> auth::User {
     let role = match user.role {
-        config::Role::Admin => rtsp::Role::Admin,
-        config::Role::Viewer => rtsp::Role::Viewer,
+        config::Role::Admin => auth::Role::Admin,
+        config::Role::Viewer => auth::Role::Viewer,
     };
-    rtsp::User { name: user.name.clone(), password: user.password.reveal().to_owned(), role }
+    auth::User { name: user.name.clone(), password: user.password.reveal().to_owned(), role }
 }
 
 /// The URL of the main stream; with name and password only when nobody else knows them.
@@ -291,6 +340,8 @@ fn usage(error: config::Error) -> Failure {
     Failure::Usage(error.into())
 }
 
+/// Part of every stored password hash: never to be changed.
+const REALM: &str = "ocellus";
 /// Number of the pipe's descriptor that process 1 wants a beat on.
 const HEARTBEAT_VARIABLE: &str = "OCELLUS_HEARTBEAT_FD";
 /// The main stream's paths, the canonical one first.

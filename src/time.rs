@@ -133,9 +133,10 @@ fn micros(delay: Duration) -> u64 {
     u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The field is defined modulo 2^32.
+/// The part of a count that a field of 32 bits has, which is defined modulo 2^32.
 #[allow(clippy::cast_possible_truncation, reason = "reduction modulo 2^32 is the definition")]
-const fn low_32(value: u64) -> u32 {
+#[must_use]
+pub const fn low_32(value: u64) -> u32 {
     value as u32
 }
 

@@ -72,8 +72,9 @@ fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
             paths: vec!["main".into()],
             name: "test".into(),
             ssrc: 7,
-            bitrate_kbps: 1_000,
+            bandwidth_kbps: 1_000,
             fps: 60.0,
+            multicast: None,
         }],
         server_ports,
         max_viewers: 64,
@@ -96,6 +97,7 @@ fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
         .collect();
     let (ear, end, counters) = (Arc::clone(&wake), Arc::clone(&stop), Arc::clone(&stats));
     let reactor = Reactor::new(hub, sockets, inlets, ear, end, counters).unwrap();
+    let reactor = reactor.with_census(Arc::default());
     std::thread::spawn(move || reactor.run().unwrap());
 
     let source = || Source::Raw(Box::new(Pattern::new(320, 240, 60.0)));

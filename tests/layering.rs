@@ -9,14 +9,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Module, and what of the crate it may name besides `time`, `stats` and itself.
-const MAY_NAME: [(&str, &[&str]); 18] = [
+const MAY_NAME: [(&str, &[&str]); 20] = [
+    ("auth", &[]),
     ("time", &[]),
     ("stats", &[]),
     ("h264", &[]),
     ("frame", &[]),
     ("rtp", &["h264"]),
     ("fanout", &["h264", "rtp"]),
-    ("rtsp", &["rtp", "h264"]),
+    ("rtsp", &["auth", "rtp", "h264"]),
     ("net", &[]),
     ("ring", &["h264"]),
     ("capture", &["frame", "h264", "sys"]),
@@ -24,6 +25,8 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("encode", &["frame", "h264", "sys"]),
     ("produce", &["capture", "picture", "encode", "frame", "ring", "h264", "sys"]),
     ("serve", &["ring", "rtp", "rtsp", "fanout", "h264", "sys"]),
+    // Of `sys` only what the test below says.
+    ("control", &["auth", "sys"]),
     ("firmware", &["config", "net", "sys"]),
     ("config", &[]),
     ("cli", &["config"]),
@@ -31,10 +34,11 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
 ];
 
 /// Modules that may read the clock.
-const MAY_READ_CLOCK: [&str; 3] = ["produce", "serve", "firmware"];
+const MAY_READ_CLOCK: [&str; 4] = ["produce", "serve", "control", "firmware"];
 
 /// Modules that never touch a socket, a file, a thread or the system.
-const NO_IO: [&str; 8] = ["time", "h264", "frame", "rtp", "fanout", "rtsp", "net", "picture"];
+const NO_IO: [&str; 9] =
+    ["auth", "time", "h264", "frame", "rtp", "fanout", "rtsp", "net", "picture"];
 
 const IO_WORDS: [&str; 9] = [
     "std::fs",
@@ -139,6 +143,33 @@ fn only_the_threads_read_the_clock() {
             assert!(!names_it || may, "{} reads the clock", path.display());
         }
     }
+}
+
+#[test]
+fn the_web_side_names_of_the_system_only_connections_and_its_own_numbers() {
+    let may = ["ByteStream", "Wake", "clock", "process", "tcp"];
+    for (path, code) in &modules()["control"] {
+        for after in code.split("crate::sys::").skip(1) {
+            let list =
+                after.strip_prefix('{').map_or(after, |list| list.split('}').next().unwrap());
+            let names =
+                if list.len() < after.len() { list.split(',').collect() } else { vec![list] };
+            for name in names {
+                let name = leading_word(name.trim());
+                assert!(may.contains(&name), "{} names sys::{name}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn encryption_comes_without_a_library_in_c_of_its_own() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock");
+    let lock = fs::read_to_string(path).unwrap();
+    for name in ["aws-lc-sys", "aws-lc-rs", "openssl-sys", "native-tls"] {
+        assert!(!lock.contains(&format!("name = \"{name}\"")), "{name} was drawn in");
+    }
+    assert!(lock.contains("name = \"ring\""));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, Network, Rtsp, Source, Stream, Time, User, stream, user};
+use super::rtsp::LISTEN_COUNT_MAX;
+use super::{Error, Network, Rtsp, Source, Stream, Time, User, parse_address, stream, user};
 
 /// What the owner decides about a camera.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,9 +32,10 @@ pub struct Camera {
     pub source: Source,
 }
 
-/// The web side; this build has none, so the list is empty.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+/// The web side.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Http {
+    /// None when it is off; port 0 lets the kernel choose.
     pub listen: Vec<SocketAddr>,
 }
 
@@ -76,13 +78,15 @@ impl Config {
         stream::validate(&self.streams)?;
         user::validate(&self.users)?;
         self.rtsp.validate()?;
+        self.http.validate(&[&self.rtsp.listen, &self.rtsp.tls.listen])?;
         self.network.validate()?;
         self.time.validate()?;
         if self.auth {
             return Ok(());
         }
         let is_public = |address: &&SocketAddr| !address.ip().to_canonical().is_loopback();
-        match self.rtsp.listen.iter().chain(&self.http.listen).find(is_public) {
+        let rtsp = self.rtsp.listen.iter().chain(&self.rtsp.tls.listen);
+        match rtsp.chain(&self.http.listen).find(is_public) {
             Some(&address) => Err(Error::OpenToStrangers { address }),
             None => Ok(()),
         }
@@ -135,10 +139,36 @@ impl Camera {
 impl Http {
     fn read(entry: &Entry<'_>) -> Result<Self, Error> {
         let object = entry.object(&["listen"])?;
-        let listen = object.get("listen", Vec::new(), |entry| {
-            entry.list(|entry| Err(entry.not_allowed(NO_HTTP_YET)))
+        let listen = object.get("listen", Self::default().listen, |entry| {
+            entry.list(|entry| entry.parsed_by(parse_address))
         })?;
         Ok(Self { listen })
+    }
+
+    fn validate(&self, others: &[&[SocketAddr]]) -> Result<(), Error> {
+        let error = |path: &str, value: String, allowed: &str| {
+            let (path, allowed) = (path.to_owned(), allowed.to_owned());
+            Err(Error::NotAllowed { path, value, allowed })
+        };
+        let listen = &self.listen;
+        if listen.len() > LISTEN_COUNT_MAX {
+            let value = format!("a list of {}", listen.len());
+            return error("http.listen", value, "a list of 0 to 8 addresses");
+        }
+        for (index, address) in listen.iter().enumerate() {
+            let mut taken = others.iter().copied().chain([&listen[..index]]).flatten();
+            if address.port() != 0 && taken.any(|other| other == address) {
+                let (path, value) = (format!("http.listen[{index}]"), format!("\"{address}\""));
+                return error(&path, value, "an address that nothing listens on yet");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: vec![SocketAddr::from(([0_u16; 8], 8080))] }
     }
 }
 
@@ -146,8 +176,6 @@ fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// What `http.listen` and `--http` take as long as there is nothing to listen for.
-pub const NO_HTTP_YET: &str = "only off (an empty list): this build has no HTTP side yet";
 /// Bytes of a configuration: a hundred times the reference.
 pub const MAX_LEN: usize = 64 << 10;
 

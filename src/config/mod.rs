@@ -5,18 +5,22 @@
 //! errors that name the key's path: a camera must not run on half of what its owner wrote.
 //!
 //! [`Store`] keeps it through a [`Disk`], so that a power cut leaves the old or the new one.
+//! [`Identity`] is the certificate that it may name.
 //!
 //! Not implemented: keys of features that this build does not have are unknown keys.
 
 mod camera;
 mod disk;
+mod identity;
 mod json;
+mod multicast;
 mod network;
 mod rtsp;
 mod source;
 mod store;
 mod stream;
 mod time;
+mod tls;
 mod user;
 mod wifi;
 
@@ -24,14 +28,17 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use camera::{Camera, Config, Http, MAX_LEN, NO_HTTP_YET};
+pub use camera::{Camera, Config, Http, MAX_LEN};
 pub use disk::{Disk, replace};
+pub use identity::{Identity, NoIdentity};
+pub use multicast::Multicast;
 pub use network::{InterfaceAddress, Network};
 pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
 pub use source::Source;
 pub use store::{Fault, Loaded, Origin, STORE_FILES, Store, What};
 pub use stream::{BITRATES_KBPS, FPS, Size, Stream, StreamName};
 pub use time::Time;
+pub use tls::Tls;
 pub use user::{Password, Role, User, parse_user_name};
 pub use wifi::{Psk, Wifi};
 

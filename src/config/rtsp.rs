@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use super::json::{self, Entry};
-use super::{Error, NotAllowed};
+use super::{Error, Multicast, NotAllowed, Tls};
 
 /// The RTSP server's part of the configuration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +22,10 @@ pub struct Rtsp {
     pub max_viewers: u32,
     /// Connections from one address.
     pub max_per_address: u32,
+    /// What queues on the way are told (RFC 2474); 0: nothing.
+    pub dscp: u8,
+    pub multicast: Multicast,
+    pub tls: Tls,
 }
 
 /// The ports that RTP and RTCP leave from: an even one and the next (RFC 3550 11).
@@ -32,10 +36,12 @@ pub struct UdpPorts {
 
 impl Rtsp {
     pub(super) fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let keys = ["listen", "udp_ports", "packet_size", "max_viewers", "max_per_address"];
-        let object = entry.object(&keys)?;
+        let object = entry.object(&KEYS)?;
         let default = Self::default();
         let packet_sizes = |entry: &Entry<'_>| entry.integer(PACKET_SIZES);
+        let dscp = |entry: &Entry<'_>| {
+            Ok(u8::try_from(entry.integer(0..=63)?).unwrap_or(VIDEO_SURVEILLANCE))
+        };
         let viewers = |entry: &Entry<'_>| entry.integer(MAX_VIEWERS);
         Ok(Self {
             listen: object.get("listen", default.listen, |entry| {
@@ -45,6 +51,9 @@ impl Rtsp {
             packet_size: object.get("packet_size", default.packet_size, packet_sizes)?,
             max_viewers: object.get("max_viewers", default.max_viewers, viewers)?,
             max_per_address: object.get("max_per_address", default.max_per_address, viewers)?,
+            dscp: object.get("dscp", default.dscp, dscp)?,
+            multicast: object.get("multicast", default.multicast, Multicast::read)?,
+            tls: object.get("tls", default.tls, Tls::read)?,
         })
     }
 
@@ -64,7 +73,7 @@ impl Rtsp {
                 return Err(not_allowed(path, value, "an address that is not in the list yet"));
             }
         }
-        Ok(())
+        self.tls.validate(&self.listen)
     }
 }
 
@@ -76,6 +85,9 @@ impl Default for Rtsp {
             packet_size: 1372,
             max_viewers: 64,
             max_per_address: 16,
+            dscp: VIDEO_SURVEILLANCE,
+            multicast: Multicast::default(),
+            tls: Tls::default(),
         }
     }
 }
@@ -127,16 +139,43 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, NotAllowed> {
         .map_err(|_| NotAllowed("ADDRESS:PORT, like 192.168.1.2:554, 0.0.0.0:8554 or [::]:8554"))
 }
 
+const KEYS: [&str; 8] = [
+    "listen",
+    "udp_ports",
+    "packet_size",
+    "max_viewers",
+    "max_per_address",
+    "dscp",
+    "multicast",
+    "tls",
+];
+/// RFC 4594 4.6: CS3 is for broadcast video, which names video surveillance. RFC 8325 has it in
+/// Wi-Fi's queue for video.
+const VIDEO_SURVEILLANCE: u8 = 24;
 /// Below, headers are a third of the traffic; above, nothing fits an Ethernet frame over IPv4.
 pub const PACKET_SIZES: RangeInclusive<u32> = 256..=1460;
 /// The reactor is built for this many.
 pub const MAX_VIEWERS: RangeInclusive<u32> = 1..=1024;
 /// Addresses to listen on: IPv4 and IPv6 on four interfaces.
-const LISTEN_COUNTS: RangeInclusive<usize> = 1..=8;
+const LISTEN_COUNTS: RangeInclusive<usize> = 1..=LISTEN_COUNT_MAX;
+pub(super) const LISTEN_COUNT_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packets_may_be_marked_with_six_bits() {
+        let read = |dscp: &str| {
+            crate::config::Config::from_json(&format!(r#"{{ "rtsp": {{ "dscp": {dscp} }} }}"#))
+        };
+        for dscp in 0..64 {
+            assert_eq!(read(&dscp.to_string()).unwrap().rtsp.dscp, dscp);
+        }
+        for dscp in ["64", "-1", "255", "\"CS3\""] {
+            assert!(read(dscp).is_err(), "{dscp}");
+        }
+    }
 
     #[test]
     fn only_an_even_port_and_the_next_are_a_pair() {

@@ -79,9 +79,9 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// RTP packets put into the queue and not taken out of it unsent.
-    pub packets: u32,
+    pub packets: u64,
     /// Payload octets of these packets.
-    pub octets: u32,
+    pub octets: u64,
     /// Access units the viewer did not get.
     pub dropped: u64,
     /// Times a run of drops began.
@@ -306,6 +306,12 @@ impl Fanout {
         self.get(viewer).map(|viewer| viewer.counts).unwrap_or_default()
     }
 
+    /// When the picture was captured that the viewer is sent next; `None` when none waits.
+    #[must_use]
+    pub fn oldest(&self, viewer: ViewerId) -> Option<Instant> {
+        self.get(viewer)?.queue.oldest()
+    }
+
     /// When something was last sent to the viewer.
     #[must_use]
     pub fn progress(&self, viewer: ViewerId) -> Option<Instant> {
@@ -405,14 +411,14 @@ impl Viewer {
 
 impl Counts {
     fn remember(&mut self, packets: usize, octets: u32) {
-        self.packets = self.packets.wrapping_add(u32::try_from(packets).unwrap_or(0));
-        self.octets = self.octets.wrapping_add(octets);
+        self.packets += packets as u64;
+        self.octets += u64::from(octets);
     }
 
     /// Takes back what was discarded before it was sent.
     fn forget(&mut self, unsent: queue::Unsent) {
-        self.packets = self.packets.wrapping_sub(unsent.packets);
-        self.octets = self.octets.wrapping_sub(unsent.octets);
+        self.packets = self.packets.saturating_sub(unsent.packets.into());
+        self.octets = self.octets.saturating_sub(unsent.octets.into());
         self.dropped += unsent.images;
     }
 }

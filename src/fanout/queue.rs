@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{BURST_PACKETS, Body, Path};
 use crate::h264::Continuity;
 use crate::rtp::WireImage;
+use crate::time::Instant;
 
 /// One viewer's queue: at most one GOP of images, or [`QUEUED_BYTES_MAX`].
 #[derive(Debug)]
@@ -30,9 +31,11 @@ pub(super) struct Item {
 #[derive(Debug)]
 enum Kind {
     /// `end`: bytes of the image that are to be sent; all but when the viewer was stopped.
+    /// `is_first`: since the viewer began to play. The reply to PLAY names it, so it stays.
     Image {
         image: Arc<WireImage>,
         end: usize,
+        is_first: bool,
     },
     Message(Arc<[u8]>),
 }
@@ -84,7 +87,7 @@ impl Queue {
     /// then makes room for it.
     pub(super) fn interrupt(&mut self, path: Path) -> Unsent {
         self.continuity.interrupt();
-        self.discard_unstarted(path)
+        self.discard_unstarted(path, true)
     }
 
     pub(super) fn has_started(&self) -> bool {
@@ -97,6 +100,14 @@ impl Queue {
 
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// When the first image that waits was captured.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.items.iter().find_map(|item| match &item.kind {
+            Kind::Image { image, .. } => Some(image.captured()),
+            Kind::Message(_) => None,
+        })
     }
 
     /// Queues a message; `false` when too many wait already.
@@ -124,7 +135,11 @@ impl Queue {
             Kind::Message(_) => false,
         });
         let is_late = self.has_started && (is_behind || self.continuity.is_broken());
-        if image.is_idr() && is_late { self.discard_unstarted(path) } else { Unsent::default() }
+        if image.is_idr() && is_late {
+            self.discard_unstarted(path, true)
+        } else {
+            Unsent::default()
+        }
     }
 
     /// Queues `image`; `false` when there is no room, or it could not be decoded.
@@ -136,19 +151,19 @@ impl Queue {
         if !self.continuity.admit(image.is_idr(), has_room) {
             return false;
         }
-        self.has_started = true;
+        let is_first = !std::mem::replace(&mut self.has_started, true);
         self.image_bytes += len;
         self.image_count += 1;
-        self.items
-            .push_back(Item { kind: Kind::Image { image: Arc::clone(image), end: len }, sent: 0 });
+        let kind = Kind::Image { image: Arc::clone(image), end: len, is_first };
+        self.items.push_back(Item { kind, sent: 0 });
         true
     }
 
     /// Takes every image out; of one that is half sent, what follows the packet it stands in.
     pub(super) fn discard_images(&mut self, path: Path) -> Unsent {
-        let mut unsent = self.discard_unstarted(path);
+        let mut unsent = self.discard_unstarted(path, false);
         unsent.images = 0;
-        if let Some(Item { kind: Kind::Image { image, end }, sent }) = self.items.front_mut() {
+        if let Some(Item { kind: Kind::Image { image, end, .. }, sent }) = self.items.front_mut() {
             let kept = match path {
                 Path::Datagram => *sent,
                 // Up to the end of the packet that has begun.
@@ -168,12 +183,13 @@ impl Queue {
         unsent
     }
 
-    fn discard_unstarted(&mut self, path: Path) -> Unsent {
+    /// Takes out every image of which nothing has been sent, but for the first one if `keeps_first`.
+    fn discard_unstarted(&mut self, path: Path, keeps_first: bool) -> Unsent {
         let mut unsent = Unsent::default();
         let mut bytes = 0;
         self.items.retain(|item| {
-            let Kind::Image { image, .. } = &item.kind else { return true };
-            if item.sent > 0 {
+            let Kind::Image { image, is_first, .. } = &item.kind else { return true };
+            if item.sent > 0 || (keeps_first && *is_first) {
                 return true;
             }
             bytes += image.bytes().len();
@@ -193,7 +209,7 @@ impl Queue {
     pub(super) fn next(&self, path: Path) -> Option<Body> {
         let item = self.items.front()?;
         Some(match (&item.kind, path) {
-            (Kind::Image { image, end }, Path::Stream) => {
+            (Kind::Image { image, end, .. }, Path::Stream) => {
                 Body::Bytes { image: Arc::clone(image), range: item.sent..*end }
             }
             (Kind::Image { image, .. }, Path::Datagram) => {

@@ -60,6 +60,36 @@ fn drain(fanout: &mut Fanout, now: Instant, room: usize) -> Vec<(ViewerId, Vec<u
 }
 
 #[test]
+fn the_picture_that_the_reply_to_play_names_is_sent_however_late_it_is() {
+    for path in [Path::Stream, Path::Datagram] {
+        let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
+        let viewer = fanout.add(camera.now, path);
+        fanout.play(viewer, 0);
+        assert!(fanout.send(camera.now, viewer, Arc::from(&b"RTP-Info"[..])));
+        let transmit = fanout.poll_transmit().unwrap();
+        fanout.sent(camera.now, transmit.viewer, Sent::WouldBlock);
+        let named = camera.next(100);
+        fanout.offer(camera.now, 0, &named);
+        for number in 1..35 {
+            if number == 15 {
+                fanout.interrupt(0);
+            }
+            let image = camera.next(100);
+            fanout.offer(camera.now, 0, &image);
+        }
+        fanout.writable(viewer);
+        fanout.handle_timeout(camera.now);
+        let sent = drain(&mut fanout, camera.now, EVERYTHING).concat_bytes();
+        let packet =
+            if path == Path::Stream { &named.bytes()[..16] } else { &named.packet(0)[..12] };
+        assert_eq!(sent[..8], *b"RTP-Info");
+        assert_eq!(sent[8..8 + packet.len()], *packet, "{path:?}");
+        // The named one has two packets, as the newest IDR; four pictures have followed that.
+        assert_eq!((fanout.counts(viewer).packets, fanout.counts(viewer).dropped), (8, 29));
+    }
+}
+
+#[test]
 fn a_viewer_starts_at_an_idr_with_the_reply_ahead_of_it() {
     let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
     let viewer = fanout.add(camera.now, Path::Stream);
@@ -190,7 +220,7 @@ fn a_viewer_that_is_stopped_gets_the_rest_of_its_packet_and_no_more() {
         let expected = if cut == 0 { 0 } else { whole.unwrap() };
         assert_eq!(media.len(), expected, "cut at {cut}");
         let packets = (0..image.packet_count()).filter(|&i| image.packet_end(i) <= expected);
-        assert_eq!(fanout.counts(viewer).packets as usize, packets.count());
+        assert_eq!(fanout.counts(viewer).packets, packets.count() as u64);
     }
 }
 

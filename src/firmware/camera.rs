@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, fchown, pipe2, read};
 
 use super::journal;
+use super::settings::IDENTITY;
 use crate::sys::process::{self, Identity};
 use crate::time::Instant;
 
@@ -33,9 +34,9 @@ pub(super) struct Camera {
 impl Camera {
     /// Starts a camera; `started` is when process 1 was.
     pub(super) fn start(started: Instant, config: Option<&'static str>) -> io::Result<Self> {
-        if let Some(path) = config
-            && let Err(error) = give_to_camera(Path::new(path))
-        {
+        let identity = Some(IDENTITY).filter(|path| Path::new(path).exists());
+        for path in config.into_iter().chain(identity) {
+            let Err(error) = give_to_camera(Path::new(path)) else { continue };
             log::error!("firmware: {path} cannot be given to the camera error={error}");
         }
         match Self::spawn(started, config, Some(CAMERA)) {

@@ -16,6 +16,7 @@ mod command_line;
 mod console;
 mod devices;
 mod folder;
+mod identity;
 mod interface;
 mod journal;
 mod mdns;

@@ -3,10 +3,9 @@
 //!
 //! On the boot partition, in this order: a file `reset` erases everything that is kept; a file
 //! `ocellus.json` is checked, kept, and overwritten where it lay, with all free space, or answered
-//! with `ocellus-errors.txt`; a file `log` asks for `ocellus-log.txt`. A power cut at any point leads
+//! with `ocellus-errors.txt`; so is an `identity.pem`; a file `log` asks for `ocellus-log.txt`. A
+//! power cut at any point leads
 //! to the same steps again, or finds them done.
-//!
-//! Not implemented: keys and certificates, until something uses them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -18,19 +17,20 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::sync;
 
 use super::folder::{self, Folder};
-use super::{journal, settings, worker};
+use super::{identity, journal, settings, worker};
 use crate::config::{Config, Origin, STORE_FILES, Store, replace};
 
 /// Finds the configuration and hands it to the camera.
 pub(super) fn run() {
     let boot = is_mounted(Path::new(BOOT)).then(|| PathBuf::from(BOOT));
-    let config = configuration(boot.as_deref(), Path::new(DATA), Path::new(IMAGE));
+    let mut config = configuration(boot.as_deref(), Path::new(DATA), Path::new(IMAGE));
     log::info!("firmware: configuration name={:?} users={}", config.name, config.users.len());
     if config.users.is_empty() {
         log::warn!(
             "firmware: no password is set, nothing is streamed: put ocellus.json on the card"
         );
     }
+    give_identity(&mut config, Path::new(DATA), Path::new(settings::IDENTITY));
     if let Err(error) = hand_over(&config, Path::new(settings::PATH)) {
         log::error!("firmware: the camera gets no configuration error={error}");
     }
@@ -57,9 +57,44 @@ fn configuration(boot: Option<&Path>, data: &Path, image: &Path) -> Config {
             reset(boot, data);
         }
         given = take(boot, data);
+        take_identity(boot, data);
         drop(writable);
     }
     given.unwrap_or_else(|| kept(data, image))
+}
+
+/// Tells the camera where its certificate is, or that there is none to encrypt with.
+fn give_identity(config: &mut Config, data: &Path, path: &Path) {
+    let hostname = &config.network.hostname;
+    let tls = &mut config.rtsp.tls;
+    if tls.listen.is_empty() {
+        return;
+    }
+    match identity::hand_over(data, hostname, path) {
+        Ok(()) => (tls.certificate, tls.key) = (Some(path.to_owned()), Some(path.to_owned())),
+        Err(error) => {
+            log::error!("firmware: nothing is encrypted: no certificate error={error}");
+            tls.listen.clear();
+        }
+    }
+}
+
+fn take_identity(boot: &Path, data: &Path) {
+    let is_given = boot.join(settings::IDENTITY_GIVEN).exists();
+    match identity::take(boot, data) {
+        Ok(()) if is_given => {
+            erase_traces(boot);
+            let errors = boot.join(ERRORS);
+            let said = fs::read_to_string(&errors).unwrap_or_default();
+            if said.contains(settings::IDENTITY_GIVEN)
+                && let Err(error) = folder::remove(&errors)
+            {
+                log::warn!("firmware: old {ERRORS} cannot be removed error={error}");
+            }
+        }
+        Ok(()) => {}
+        Err(why) => complain(boot, settings::IDENTITY_GIVEN, &why),
+    }
 }
 
 /// What the data partition keeps, put right if it was damaged; else what the image brought.
@@ -96,7 +131,7 @@ fn take(boot: &Path, data: &Path) -> Option<Config> {
     let bytes = match folder::read(&path) {
         Ok(bytes) => bytes?,
         Err(error) => {
-            complain(boot, &format!("it cannot be read: {error}"));
+            complain(boot, GIVEN, &format!("it cannot be read: {error}"));
             return None;
         }
     };
@@ -105,20 +140,24 @@ fn take(boot: &Path, data: &Path) -> Option<Config> {
         erase_given(&path);
         // Erasure begins when the text is kept. Else the card was pulled out too early.
         if !bytes.is_empty() && Store::new(Folder::new(data)).load().origin == Origin::None {
-            complain(boot, "it was not written completely: copy it again, and eject the card");
+            complain(
+                boot,
+                GIVEN,
+                "it was not written completely: copy it again, and eject the card",
+            );
         }
         return None;
     }
     let config = match parse(&bytes) {
         Ok(config) => config,
         Err(why) => {
-            complain(boot, &why);
+            complain(boot, GIVEN, &why);
             return None;
         }
     };
     if let Err(error) = Store::new(Folder::new(data)).save(&config) {
         log::error!("firmware: the new configuration is used, but cannot be kept error={error}");
-        complain(boot, &format!("it is right, but the camera cannot store it: {error}"));
+        complain(boot, GIVEN, &format!("it is right, but the camera cannot store it: {error}"));
         return Some(config);
     }
     log::info!("firmware: configuration taken from {GIVEN}");
@@ -153,11 +192,11 @@ fn erase_given(path: &Path) {
 }
 
 /// Says in words, where the person looks, why the file was not used.
-fn complain(boot: &Path, why: &str) {
-    log::error!("firmware: {GIVEN} is not used: {why}");
+fn complain(boot: &Path, name: &str, why: &str) {
+    log::error!("firmware: {name} is not used: {why}");
     let text = format!(
-        "The camera did not use {GIVEN}:\n\n    {why}\n\n\
-         It goes on with the configuration that it had. Correct the file, leave it here, put the\n\
+        "The camera did not use {name}:\n\n    {why}\n\n\
+         It goes on with what it had. Correct the file, leave it here, put the\n\
          card back and switch the camera on: the file disappears when it was understood.\n"
     );
     let path = boot.join(ERRORS);
@@ -172,7 +211,7 @@ fn complain(boot: &Path, why: &str) {
 /// Erases everything that is kept; the wish itself goes last, so that a power cut repeats it.
 fn reset(boot: &Path, data: &Path) {
     log::warn!("firmware: factory reset");
-    let kept = STORE_FILES.into_iter().chain([DEVICE, DEVICE_NEW]);
+    let kept = STORE_FILES.into_iter().chain([DEVICE, DEVICE_NEW]).chain(identity::FILES);
     let mut is_done = true;
     for name in kept {
         if let Err(error) = folder::erase(&data.join(name)) {
@@ -254,7 +293,8 @@ fn write_safely(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn asks_for_something(boot: &Path) -> bool {
-    [GIVEN, RESET, ERASING].iter().any(|name| boot.join(name).exists())
+    let asking = [GIVEN, RESET, ERASING, settings::IDENTITY_GIVEN];
+    asking.iter().any(|name| boot.join(name).exists())
 }
 
 /// Whether something is mounted there; else the folder belongs to the root.

@@ -93,14 +93,29 @@ impl Settings {
     }
 }
 
-/// Reads a configuration as the firmware does: RTSP has its own port, unless the text says another.
+/// Reads a configuration as the firmware does: RTSP and HTTP have their own ports, unless the text says
+/// others, and the certificate has its own place.
 pub(super) fn parse_config(text: &str) -> Result<Config, Error> {
     let mut config = Config::from_json(text)?;
     let file: File = serde_json::from_str(text).unwrap_or_default();
+    if let Some(path) = config.rtsp.tls.certificate {
+        return Err(Error::NotAllowed {
+            path: "rtsp.tls.certificate".into(),
+            value: format!("{:?}", path.display().to_string()),
+            allowed: format!("none here; put the certificate and its key into {IDENTITY_GIVEN}"),
+        });
+    }
     if file.rtsp.listen.is_none() {
         config.rtsp.listen = vec![RTSP];
-        config.validate()?;
     }
+    // A camera without passwords is for this machine alone.
+    if file.rtsp.tls.listen.is_none() && config.auth {
+        config.rtsp.tls.listen = vec![RTSPS];
+    }
+    if file.http.listen.is_none() {
+        config.http.listen = vec![HTTP];
+    }
+    config.validate()?;
     Ok(config)
 }
 
@@ -108,6 +123,8 @@ pub(super) fn parse_config(text: &str) -> Result<Config, Error> {
 pub(super) fn default_config() -> Config {
     let mut config = Config::default();
     config.rtsp.listen = vec![RTSP];
+    config.rtsp.tls.listen = vec![RTSPS];
+    config.http.listen = vec![HTTP];
     config
 }
 
@@ -124,13 +141,27 @@ fn is_hostname(name: &str) -> bool {
 struct File {
     name: Option<String>,
     rtsp: Rtsp,
+    http: Http,
     network: Network,
     time: Time,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
+struct Http {
+    listen: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Rtsp {
+    listen: Option<Vec<String>>,
+    tls: Tls,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tls {
     listen: Option<Vec<String>>,
 }
 
@@ -149,8 +180,16 @@ struct Time {
 
 /// Where the configuration of this run lies, for process 1 and for the camera.
 pub(super) const PATH: &str = "/run/ocellus.json";
+/// Certificate and key of this run, where the camera reads them.
+pub(super) const IDENTITY: &str = "/run/ocellus-identity.pem";
+/// The same, as a person brings them on the boot partition.
+pub(super) const IDENTITY_GIVEN: &str = "identity.pem";
 /// RTSP's own port (RFC 2326 3.2), on all addresses of both families.
 const RTSP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 554);
+/// RTSP over TLS (IANA, rtsps).
+const RTSPS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 322);
+/// HTTP's own port (RFC 9110 4.2.1).
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 80);
 const DEFAULT_HOSTNAME: &str = "ocellus";
 
 #[cfg(test)]
@@ -201,6 +240,33 @@ mod tests {
         assert_eq!(listen(said), ["[::]:8554".parse().unwrap()]);
         assert_eq!(default_config(), parse_config("{}").unwrap());
         assert!(default_config().auth && default_config().users.is_empty());
+    }
+
+    #[test]
+    fn encryption_is_on_its_own_port_unless_the_file_says_otherwise() {
+        let listen = |text: &str| parse_config(text).unwrap().rtsp.tls.listen;
+        for text in ["{}", r#"{ "rtsp": { "listen": ["[::]:8554"] } }"#] {
+            assert_eq!(listen(text), ["[::]:322".parse().unwrap()], "{text}");
+        }
+        assert!(listen(r#"{ "rtsp": { "tls": { "listen": [] } } }"#).is_empty());
+        let open =
+            r#"{ "auth": false, "rtsp": { "listen": ["[::1]:554"] }, "http": { "listen": [] } }"#;
+        assert!(listen(open).is_empty());
+        let own = r#"{ "rtsp": { "tls": { "certificate": "/a", "key": "/a" } } }"#;
+        let error = parse_config(own).unwrap_err().to_string();
+        assert!(error.contains("rtsp.tls.certificate: \"/a\"") && error.contains(IDENTITY_GIVEN));
+    }
+
+    #[test]
+    fn http_is_on_its_own_port_unless_the_file_says_otherwise() {
+        let listen = |text: &str| parse_config(text).unwrap().http.listen;
+        for text in ["{}", r#"{ "http": {} }"#] {
+            assert_eq!(listen(text), ["[::]:80".parse().unwrap()], "{text}");
+        }
+        assert_eq!(default_config().http, parse_config("{}").unwrap().http);
+        assert!(listen(r#"{ "http": { "listen": [] } }"#).is_empty());
+        let said = r#"{ "http": { "listen": ["[::]:8080"] } }"#;
+        assert_eq!(listen(said), ["[::]:8080".parse().unwrap()]);
     }
 
     #[test]

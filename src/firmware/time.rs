@@ -5,7 +5,8 @@
 //! looked up by the C library, through /etc/resolv.conf.
 //!
 //! The first sample steps the clock. Later ones slew it at 500 ppm, unless they are more than a
-//! second off. Nothing but RTCP sender reports, log lines and certificates looks at this clock.
+//! second off. Nothing but RTCP sender reports, answers to PLAY, log lines and certificates looks at
+//! this clock.
 //!
 //! Not implemented: time zones, and keeping the time over a power cut.
 
@@ -179,6 +180,10 @@ impl Clock {
             (Ok(()), Correction::Slew) => log::debug!(
                 "time: clock slewed server={server} offset_us={offset} round_trip_ms={rtt_ms}"
             ),
+        }
+        // The camera tells viewers the time of day only while the kernel knows that it is right.
+        if let Err(error) = clock::synchronized(round_trip / 2) {
+            log::debug!("time: the kernel does not take note error={error}");
         }
         self.is_set = true;
     }

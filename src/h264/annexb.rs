@@ -143,6 +143,12 @@ pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn start_code(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
+        // Most of a picture is passed over in words: no start code begins in one without a zero.
+        while let Some(word) = bytes.get(at..).and_then(<[u8]>::first_chunk)
+            && !has_zero(u64::from_ne_bytes(*word))
+        {
+            at += size_of::<u64>();
+        }
         match window(bytes, at..at.checked_add(START_CODE_LEN)?)? {
             [0, 0, 1] => return Some(at),
             // The third byte can be no byte of a start code that begins here or before.
@@ -150,6 +156,13 @@ fn start_code(bytes: &[u8], from: usize) -> Option<usize> {
             _ => at += 1,
         }
     }
+}
+
+/// Whether one of the eight bytes is zero: only then does the subtraction set a top bit, of that
+/// byte or of one above it, that was not set before.
+const fn has_zero(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
 }
 
 fn window(bytes: &[u8], range: Range<usize>) -> Option<[u8; START_CODE_LEN]> {

@@ -1,12 +1,12 @@
 //! Thread 1 alone: passes access units on that somebody else has encoded.
 
-use log::warn;
+use log::{debug, warn};
 
 use super::capturing::{Failure, Woken, reopen, wait};
 use super::{Notice, Reopen, Shared};
 use crate::capture::{CodedSource, Source};
 use crate::ring::Published;
-use crate::sys::clock;
+use crate::sys::{clock, process};
 use crate::time::Instant;
 
 pub(super) struct Passing {
@@ -19,6 +19,9 @@ pub(super) struct Passing {
 impl Passing {
     /// Passes access units on until told to stop.
     pub(super) fn run(mut self) {
+        if let Err(errno) = process::shorten_turns() {
+            debug!("capture: turns stay as they are error={errno}");
+        }
         while let Some(mut source) = self.source.take() {
             let Err(failure) = self.pass(&mut *source) else { break };
             drop(source);

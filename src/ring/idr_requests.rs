@@ -33,7 +33,7 @@ impl IdrRequests {
         if self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
             return false;
         }
-        self.is_pending.store(true, Ordering::Relaxed);
+        self.is_pending.store(true, Ordering::Release);
         true
     }
 
@@ -44,9 +44,15 @@ impl IdrRequests {
         now.since(last_idr) >= APART && self.is_pending.swap(false, Ordering::Relaxed)
     }
 
-    /// An IDR was made anyway: what was asked for has been served.
+    /// An IDR was made anyway: what was asked for has been served, and costs nothing.
+    ///
+    /// Without that, a hundred players that start together would empty the bucket with two IDRs:
+    /// for each, one asks for it and one more while it is being encoded.
     pub fn clear(&self) {
-        self.is_pending.store(false, Ordering::Relaxed);
+        if self.is_pending.swap(false, Ordering::Acquire) {
+            // The request that is seen here has added as much before it became visible.
+            self.full_at.fetch_sub(REFILL_US, Ordering::Relaxed);
+        }
     }
 }
 
@@ -71,13 +77,47 @@ mod tests {
         let mut granted = 0;
         for round in 0..20 {
             granted += u32::from(requests.request(at(1_000_000 + round)));
-            requests.clear();
+            requests.take(at(1_000_000 + round), Instant::ZERO);
         }
         assert_eq!(granted, 4);
         assert!(!requests.request(at(1_000_900)));
         assert!(requests.request(at(1_001_100)));
-        requests.clear();
+        assert!(requests.take(at(1_001_100), Instant::ZERO));
         assert!(!requests.request(at(1_001_101)));
+    }
+
+    #[test]
+    fn a_hundred_joins_within_half_a_second_all_get_an_idr_soon() {
+        let requests = IdrRequests::default();
+        let (start, mut last_idr, mut waiting) = (1_000_000, at(1_000_000 - 1), Vec::new());
+        // Pictures come every 33 ms and take 12 ms to encode; somebody joins every 5 ms.
+        for millis in start..start + 1_000 {
+            if (millis - start) % 5 == 0 && millis < start + 500 {
+                requests.request(at(millis));
+                waiting.push(millis);
+            }
+            let phase = (millis - start) % 33;
+            if phase == 0 && requests.take(at(millis), last_idr) {
+                last_idr = at(millis);
+            }
+            if phase == 12 && at(millis).since(last_idr) == Duration::from_millis(12) {
+                requests.clear();
+                assert!(waiting.iter().all(|joined| millis - joined <= 250), "{waiting:?}");
+                waiting.clear();
+            }
+        }
+        assert!(waiting.is_empty(), "{waiting:?}");
+    }
+
+    #[test]
+    fn what_a_periodic_idr_serves_costs_nothing() {
+        let requests = IdrRequests::default();
+        for round in 0..100 {
+            assert!(requests.request(at(1_000_000 + round)));
+            requests.clear();
+            requests.clear();
+        }
+        assert!(!requests.take(at(1_000_100), Instant::ZERO));
     }
 
     #[test]

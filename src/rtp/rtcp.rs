@@ -4,6 +4,8 @@
 //!
 //! Not implemented: extended reports, APP packets, SDES items other than CNAME.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use super::Ssrc;
@@ -85,8 +87,14 @@ pub struct ReceptionReport {
     pub ssrc: Ssrc,
     /// Of 256, since the last report.
     pub fraction_lost: u8,
+    /// Since the receiver began; negative when packets came twice.
+    pub lost: i32,
     /// In ticks of 90 kHz.
     pub jitter_ticks: u32,
+    /// LSR: [`NtpTimestamp::middle`] of the newest sender report it has got; 0 without one.
+    pub last_report: u32,
+    /// DLSR: how long before this report that was.
+    pub since_last_report: Duration,
 }
 
 /// The packet is not a compound RTCP packet; all of it is to be ignored.
@@ -163,10 +171,18 @@ fn report(block: &[u8]) -> Option<Feedback> {
     let word = |index: usize| {
         block.get(index * 4..).and_then(|rest| rest.first_chunk()).map(|b| u32::from_be_bytes(*b))
     };
+    let [fraction_lost, ..] = word(1)?.to_be_bytes();
+    // A signed number of 24 bits.
+    let lost = (word(1)? << 8).cast_signed() >> 8;
+    // In units of 1/65536 s.
+    let since = u64::from(word(5)?) * 1_000_000 / 65_536;
     Some(Feedback::Report(ReceptionReport {
         ssrc: Ssrc(word(0)?),
-        fraction_lost: *block.get(4)?,
+        fraction_lost,
+        lost,
         jitter_ticks: word(3)?,
+        last_report: word(4)?,
+        since_last_report: Duration::from_micros(since),
     }))
 }
 
@@ -229,7 +245,12 @@ mod tests {
     }
 
     fn receiver_report() -> Vec<u8> {
-        let block = ReportBlock::builder(0xdead_beef).fraction_lost(51).interarrival_jitter(900);
+        let block = ReportBlock::builder(0xdead_beef)
+            .fraction_lost(51)
+            .cumulative_lost(1_000)
+            .interarrival_jitter(900)
+            .last_sender_report_timestamp(0x4567_89ab)
+            .delay_since_last_sender_report_timestamp(65_536 * 3 / 2);
         let report = rtcp_types::ReceiverReport::builder(7).add_report_block(block);
         let mut bytes = vec![0; report.calculate_size().unwrap()];
         report.write_into(&mut bytes).unwrap();
@@ -241,7 +262,10 @@ mod tests {
         let report = Feedback::Report(ReceptionReport {
             ssrc: Ssrc(0xdead_beef),
             fraction_lost: 51,
+            lost: 1_000,
             jitter_ticks: 900,
+            last_report: 0x4567_89ab,
+            since_last_report: Duration::from_millis(1_500),
         });
         let mut bytes = receiver_report();
         assert_eq!(feedback(&bytes), Ok(vec![report]));
@@ -251,6 +275,16 @@ mod tests {
         let wanted = Feedback::KeyFrameWanted;
         assert_eq!(feedback(&bytes), Ok(vec![report, wanted, wanted, Feedback::Bye]));
         assert_eq!(feedback(&[0x80, 201, 0, 1, 0, 0, 0, 0]), Ok(vec![]), "FFmpeg's hole punch");
+    }
+
+    #[test]
+    fn packets_that_came_twice_are_a_negative_loss() {
+        for (word, lost) in [(0x0000_0000, 0), (0xff7f_ffff, 0x7f_ffff), (0x12ff_ffff, -1)] {
+            let mut bytes = receiver_report();
+            bytes[12..16].copy_from_slice(&u32::to_be_bytes(word));
+            let all = feedback(&bytes).unwrap();
+            assert!(matches!(all[..], [Feedback::Report(report)] if report.lost == lost));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use log::{debug, info};
 use super::connection::{Connection, ConnectionId, Hold, Refusal, Waiting};
 use super::message::{Error, Request, Response};
 use super::methods::{Stop, playing};
-use super::server::{Event, Server};
+use super::server::{Event, FirstPacket, Server};
 use super::session::State;
 use crate::time::Instant;
 
@@ -57,7 +57,7 @@ impl Server {
         now: Instant,
         id: ConnectionId,
         waiting: &Waiting,
-        first: Option<(u16, u32)>,
+        first: Option<FirstPacket>,
     ) {
         let Hold::Idr(session_id) = waiting.on else { return };
         let starting = self.sessions.get_mut(&session_id);
@@ -68,10 +68,10 @@ impl Server {
         session.state = State::Playing;
         session.alive = now;
         let (stream, delivery) = (session.stream, session.delivery);
-        let mut response = playing(session_id);
+        let mut response = playing(session_id, first.and_then(|first| first.wall));
         // Without the IDR there is nothing true to say about the first packet; zeros would be
         // taken for values.
-        if let Some((seq, rtptime)) = first {
+        if let Some(FirstPacket { seq, rtptime, .. }) = first {
             let url = &session.track_url;
             response =
                 response.header("RTP-Info", format!("url={url};seq={seq};rtptime={rtptime}"));

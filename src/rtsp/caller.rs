@@ -4,13 +4,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::auth::{self, Claim, Credentials, Verdict};
 use super::connection::{Connection, ConnectionId, Hold, Refusal};
 use super::message::Request;
 use super::methods::Stop;
 use super::server::Server;
 use super::session::{SessionId, viewers_max};
-use super::settings::Role;
+use super::url::is_same_stream;
+use crate::auth::{self, Claim, Credentials, Role, Verdict};
 use crate::time::Instant;
 
 /// Who asks, over which connection, and when.
@@ -62,7 +62,8 @@ impl Server {
         }
         let claim = Claim {
             method: request.method.name(),
-            url: &request.url,
+            // The uri of the answer is what was hashed (3.4.6); it has to mean this request.
+            is_for_this: is_same_stream(credentials.uri(), &request.url),
             peer: address,
             used_nonce: state.used_nonce.as_deref(),
         };

@@ -14,6 +14,7 @@ use super::message::{Error, MAX_BODY_LEN, MAX_HEAD_LEN, Request, Response};
 use super::parser::{Input, Parser};
 use super::session::SessionId;
 use super::settings::StreamId;
+use super::tunnel::{self, Opening, Role};
 use crate::time::Instant;
 
 /// Names a connection; counted up, never reused while known.
@@ -25,6 +26,9 @@ pub struct ConnectionId(pub u32);
 pub(super) struct Connection {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// Whether nobody on the way can read it.
+    pub is_encrypted: bool,
+    pub role: Role,
     /// The nonce it last authenticated with: good for as long as it is open.
     pub used_nonce: Option<String>,
     /// Whether a request of it was let in.
@@ -69,6 +73,8 @@ impl Connection {
         Self {
             peer,
             local,
+            is_encrypted: false,
+            role: Role::Whole,
             used_nonce: None,
             is_known: false,
             sessions: Vec::new(),
@@ -103,6 +109,7 @@ impl Connection {
             Some(Input::Interleaved { channel, packet }) => {
                 Ok(Some(Received::Interleaved { channel, packet }))
             }
+            Some(Input::Http(opening)) => Ok(Some(Received::Http(opening))),
             Some(Input::Request(request)) => {
                 self.last_request = now;
                 self.queue_len += request.len();
@@ -128,14 +135,24 @@ impl Connection {
 
     /// The next moment at which something is due, answer or close.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.is_closing {
+        // A way in lives as long as its way out.
+        if self.is_closing || matches!(self.role, Role::In { .. }) {
             return None;
+        }
+        if let Role::Out { join_by: Some(by), .. } = self.role {
+            return Some(by);
         }
         let message = self.message_since.map(|since| since + MESSAGE_DEADLINE);
         let waiting = self.waiting.as_ref().map(|waiting| waiting.until);
         let is_idle = self.sessions.is_empty() && message.or(waiting).is_none();
         let idle = is_idle.then(|| self.last_request + IDLE_TIMEOUT);
         [message, waiting, idle].into_iter().flatten().min()
+    }
+
+    /// Whether packets may go beside it: a client that tunnels cannot get them, and one that
+    /// encrypts does not want them to be read.
+    pub(super) const fn allows_datagrams(&self) -> bool {
+        !self.is_encrypted && matches!(self.role, Role::Whole)
     }
 
     /// Whether it has neither a session nor ever been let in.
@@ -153,6 +170,8 @@ pub(super) enum Received {
         channel: u8,
         packet: Vec<u8>,
     },
+    /// The first request, which is HTTP's.
+    Http(Result<Opening, tunnel::Refused>),
 }
 
 /// Why a request is not answered with 200.
@@ -169,6 +188,8 @@ pub(super) enum Refusal {
     TooManyViewers,
     SessionNotFound,
     WrongState,
+    /// What ends before it begins.
+    InvalidRange,
     /// A second stream in one session, or a second interleaved session on one connection.
     NotAggregate,
     UnsupportedTransport,
@@ -184,7 +205,12 @@ impl Refusal {
     /// What a stream that is no RTSP deserves; `None` where an answer would be wasted.
     pub(super) const fn of(error: &Error) -> Option<(Self, Option<u32>)> {
         match *error {
-            Error::NotRtsp | Error::TooManyRequests | Error::Closed => None,
+            // Refusals of HTTP requests are HTTP's own.
+            Error::NotRtsp
+            | Error::TooManyRequests
+            | Error::Closed
+            | Error::NotBase64
+            | Error::Tunnel(_) => None,
             Error::RequestLineTooLong => Some((Self::RequestLineTooLong, None)),
             Error::HeadTooLong => Some((Self::BadRequest, None)),
             Error::Malformed { cseq, .. } => Some((Self::BadRequest, cseq)),
@@ -204,6 +230,7 @@ impl Refusal {
             Self::TooManyViewers => (453, "Not Enough Bandwidth (too many viewers)"),
             Self::SessionNotFound => (454, "Session Not Found"),
             Self::WrongState => (455, "Method Not Valid in This State"),
+            Self::InvalidRange => (457, "Invalid Range"),
             Self::NotAggregate => (459, "Aggregate Operation Not Allowed"),
             Self::UnsupportedTransport => (461, "Unsupported Transport"),
             Self::NotImplemented => (501, "Not Implemented"),

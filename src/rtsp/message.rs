@@ -9,6 +9,8 @@ use std::fmt::Display;
 
 use thiserror::Error;
 
+use super::tunnel;
+
 /// One request: its head, one header a line, unfolded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Request {
@@ -52,6 +54,10 @@ pub enum Error {
     Malformed { cseq: Option<u32>, reason: &'static str },
     #[error("body longer than {MAX_BODY_LEN} bytes")]
     BodyTooLong { cseq: Option<u32> },
+    #[error(transparent)]
+    Tunnel(tunnel::Refused),
+    #[error("way in of a tunnel is not base64")]
+    NotBase64,
     #[error("too many requests ahead of their answers")]
     TooManyRequests,
     #[error("connection is closed")]
@@ -201,7 +207,7 @@ impl Response {
 }
 
 /// Joins continuation lines to the header they continue (RFC 2326 4.2, RFC 2068 4.2).
-fn unfold<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn unfold<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut headers = String::new();
     for line in lines.filter(|line| !line.is_empty()) {
         if line.starts_with([' ', '\t']) {
@@ -214,7 +220,7 @@ fn unfold<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     headers
 }
 
-fn is_header(line: &str) -> bool {
+pub(super) fn is_header(line: &str) -> bool {
     let is_token = |c: char| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c);
     line.split_once(':').is_some_and(|(name, _)| {
         let name = name.trim_end();
@@ -222,7 +228,7 @@ fn is_header(line: &str) -> bool {
     })
 }
 
-fn values<'a>(headers: &'a str, name: &'static str) -> impl Iterator<Item = &'a str> {
+pub(super) fn values<'a>(headers: &'a str, name: &'static str) -> impl Iterator<Item = &'a str> {
     headers
         .lines()
         .filter_map(|line| line.split_once(':'))

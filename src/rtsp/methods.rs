@@ -2,23 +2,26 @@
 //!
 //! RFC 2326 10 and A.2.
 //!
-//! Not implemented: ANNOUNCE, RECORD, REDIRECT; Range, Scale and Speed, which a live stream has
-//! no use for and ignores.
+//! Not implemented: ANNOUNCE, RECORD, REDIRECT; Scale and Speed, which a live stream has no use
+//! for and ignores.
 
 use std::time::Duration;
 
 use log::info;
 
 use super::caller::Caller;
-use super::connection::{ConnectionId, Hold, PUBLIC, Refusal};
+use super::connection::{Connection, ConnectionId, Hold, PUBLIC, Refusal};
 use super::message::{Method, Request, Response};
+use super::multicast::Group;
+use super::range;
 use super::sdp::Presentation;
 use super::server::{Event, Server};
 use super::session::{ADVERTISED_TIMEOUT_S, Delivery, Session, SessionId, State};
-use super::settings::StreamId;
-use super::transport::{self, Lower};
+use super::settings::{Stream, StreamId};
+use super::transport::{self, Lower, Offer};
 use super::url::Url;
-use crate::time::Instant;
+use crate::stats::Ending;
+use crate::time::{Instant, NtpTimestamp};
 
 /// Why there is no answer of 200 now.
 #[derive(Debug)]
@@ -51,8 +54,11 @@ impl Server {
             Method::NotOffered => return Err(Refusal::MethodNotAllowed.into()),
             _ => {}
         }
-        if let Some(tags) = request.header("Require").or_else(|| request.header("Proxy-Require")) {
-            return Err(Refusal::UnsupportedOption(tags.to_owned()).into());
+        // There is no option to have: all that is asked for is named (RFC 2326 12.32).
+        let tags = request.headers("Require").chain(request.headers("Proxy-Require"));
+        let tags: Vec<&str> = tags.collect();
+        if !tags.is_empty() {
+            return Err(Refusal::UnsupportedOption(tags.join(", ")).into());
         }
         if request.method == Method::Options {
             return Ok(Response::ok().header("Public", PUBLIC));
@@ -70,20 +76,31 @@ impl Server {
 
     fn describe(&mut self, caller: &Caller, request: &Request) -> Result<Response, Stop> {
         let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
-        let stream = self.resolve(&url, None)?;
+        let (stream, is_multicast) = self.resolve(&url, None)?;
         let (Some(description), Some(settings)) =
             (self.descriptions.get(stream), self.settings.streams.get(stream))
         else {
             return Err(Refusal::NotFound.into());
         };
+        let group = settings.multicast.filter(|_| is_multicast);
+        let group = group.and_then(|multicast| multicast.group_at(caller.local));
+        if is_multicast && group.is_none() {
+            return Err(Refusal::NotFound.into());
+        }
         let Some(sets) = &description.sets else {
             self.events.push_back(Event::IdrWanted { stream, session: None });
             return Err(Stop::Hold(Hold::ParameterSets(stream), caller.now + DESCRIBE_WAIT));
         };
         let [a, b, c, d, ..] = self.secret.hash("sdp", &[]);
         let id = u32::from_be_bytes([a, b, c, d]);
-        let presentation =
-            Presentation { stream: settings, sets, id, version: description.version };
+        let presentation = Presentation {
+            stream: settings,
+            sets,
+            bandwidth_kbps: settings.bandwidth_kbps.max(description.bandwidth_kbps),
+            group,
+            id,
+            version: description.version,
+        };
         let body = presentation.emit(&url, caller.local);
         Ok(Response::ok()
             .header("Content-Base", url.base(caller.local))
@@ -93,9 +110,9 @@ impl Server {
     fn setup(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
         let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
         let own = self.own_session(caller, request)?;
-        let stream = self.resolve(&url, own)?;
-        let has_udp = self.settings.server_ports != (0, 0);
-        let transport = transport::choose(request.headers("Transport"), has_udp)
+        let (stream, is_multicast) = self.resolve(&url, own)?;
+        let offer = self.offer(caller, stream, is_multicast);
+        let transport = transport::choose(request.headers("Transport"), offer)
             .ok_or(Refusal::UnsupportedTransport)?;
         if let Some(session) = own.and_then(|id| self.sessions.get(&id)) {
             if session.stream != stream {
@@ -110,7 +127,7 @@ impl Server {
         if own.is_none() {
             self.check_room(caller, &replaced)?;
         }
-        replaced.into_iter().for_each(|id| self.end_session(id, "replaced"));
+        replaced.into_iter().for_each(|id| self.end_session(id, Ending::Replaced));
         let id = own.unwrap_or_else(|| self.draw_session(caller.connection));
         let session = Session {
             stream,
@@ -139,6 +156,22 @@ impl Server {
             .header("Session", session_header(id)))
     }
 
+    /// What a SETUP may choose from: under the multicast URL nothing else, so that players which
+    /// try one transport after the other arrive at it.
+    fn offer(&self, caller: &Caller, stream: StreamId, is_multicast: bool) -> Offer {
+        let connection = self.connections.get(&caller.connection);
+        let has_datagrams = self.settings.server_ports != (0, 0)
+            && connection.is_some_and(Connection::allows_datagrams);
+        let multicast = self.settings.streams.get(stream).and_then(|stream| stream.multicast);
+        Offer {
+            has_interleaved: !is_multicast,
+            has_udp: has_datagrams && !is_multicast,
+            group: multicast
+                .filter(|_| has_datagrams)
+                .and_then(|multicast| multicast.group_at(caller.local)),
+        }
+    }
+
     /// The sessions that make way for what a SETUP asks for.
     ///
     /// Sessions of the same stream that are set up but not playing were given up: FFmpeg falls
@@ -163,6 +196,8 @@ impl Server {
             // bundled.
             Delivery::Interleaved { .. } => carried(session) && !session.is_udp(),
             Delivery::Udp { rtp, rtcp } => session.is_at(rtp) || session.is_at(rtcp),
+            // There is room for any number in a group.
+            Delivery::Multicast { .. } => false,
         };
         let mut replaced = Vec::new();
         for (&id, session) in self.sessions.iter().filter(|(id, _)| Some(**id) != own) {
@@ -172,8 +207,8 @@ impl Server {
                 match delivery {
                     Delivery::Interleaved { .. } => return Err(Refusal::NotAggregate),
                     // A client that comes back with the ports it had before it vanished.
-                    Delivery::Udp { .. } if session.user == caller.user => replaced.push(id),
-                    Delivery::Udp { .. } => return Err(Refusal::UnsupportedTransport),
+                    _ if session.user == caller.user => replaced.push(id),
+                    _ => return Err(Refusal::UnsupportedTransport),
                 }
             }
         }
@@ -195,8 +230,11 @@ impl Server {
     fn play(&mut self, caller: &Caller, request: &Request) -> Result<Response, Stop> {
         let id = self.addressed_session(caller, request)?.ok_or(Refusal::WrongState)?;
         let session = self.sessions.get_mut(&id).ok_or(Refusal::SessionNotFound)?;
+        if request.header("Range").is_some_and(range::is_reversed) {
+            return Err(Refusal::InvalidRange.into());
+        }
         match session.state {
-            State::Playing => Ok(playing(id)),
+            State::Playing => Ok(playing(id, None)),
             State::Starting => Err(Refusal::WrongState.into()),
             State::Ready => {
                 session.state = State::Starting;
@@ -221,7 +259,7 @@ impl Server {
     /// Ends the session; the connection stays open.
     fn teardown(&mut self, caller: &Caller, request: &Request) -> Result<Response, Refusal> {
         let id = self.addressed_session(caller, request)?.ok_or(Refusal::SessionNotFound)?;
-        self.end_session(id, "torn down");
+        self.end_session(id, Ending::TornDown);
         Ok(Response::ok())
     }
 
@@ -250,15 +288,15 @@ impl Server {
             return Ok(own);
         }
         let url = Url::parse(&request.url).ok_or(Refusal::BadRequest)?;
-        let stream = self.resolve(&url, own)?;
+        let (stream, _) = self.resolve(&url, own)?;
         match own.and_then(|id| self.sessions.get(&id)) {
             Some(session) if session.stream != stream => Err(Refusal::NotFound),
             _ => Ok(own),
         }
     }
 
-    /// The stream that a URL means.
-    fn resolve(&self, url: &Url<'_>, own: Option<SessionId>) -> Result<StreamId, Refusal> {
+    /// The stream that a URL means, and whether it is the one for multicast.
+    fn resolve(&self, url: &Url<'_>, own: Option<SessionId>) -> Result<(StreamId, bool), Refusal> {
         // There is one track.
         if url.track.is_some_and(|track| track != "0") {
             return Err(Refusal::NotFound);
@@ -266,15 +304,20 @@ impl Server {
         // GStreamer resolves `trackID=0` against a base without a slash to the root.
         if url.path.is_empty() && url.track.is_some() {
             if let Some(session) = own.and_then(|id| self.sessions.get(&id)) {
-                return Ok(session.stream);
+                return Ok((session.stream, false));
             }
             if self.settings.streams.len() == 1 {
-                return Ok(0);
+                return Ok((0, false));
             }
         }
-        let has_path = |paths: &[String]| paths.iter().any(|path| path == url.path);
+        let (path, is_multicast) = url.multicast_path();
+        let has_path = |paths: &[String]| paths.iter().any(|it| it == path);
         let mut streams = self.settings.streams.iter();
-        streams.position(|stream| has_path(&stream.paths)).ok_or(Refusal::NotFound)
+        let is_meant = |stream: &Stream| {
+            has_path(&stream.paths) && (stream.multicast.is_some() || !is_multicast)
+        };
+        let stream = streams.position(is_meant).ok_or(Refusal::NotFound)?;
+        Ok((stream, is_multicast))
     }
 }
 
@@ -291,12 +334,13 @@ fn delivery(caller: &Caller, lower: Lower) -> Delivery {
             rtcp.set_port(rtcp_port);
             Delivery::Udp { rtp, rtcp }
         }
+        Lower::Multicast(Group { rtp, rtcp, from, .. }) => Delivery::Multicast { rtp, rtcp, from },
     }
 }
 
-/// The answer to PLAY, without RTP-Info.
-pub(super) fn playing(id: SessionId) -> Response {
-    Response::ok().header("Session", session_header(id)).header("Range", "npt=now-")
+/// The answer to PLAY, without RTP-Info; `wall`: when its first picture was captured.
+pub(super) fn playing(id: SessionId, wall: Option<NtpTimestamp>) -> Response {
+    Response::ok().header("Session", session_header(id)).header("Range", range::From(wall))
 }
 
 /// No space after the semicolon: FFmpeg looks for `;timeout=`.

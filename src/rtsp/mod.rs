@@ -3,14 +3,15 @@
 //! RFC 2326 (RTSP 1.0), RFC 7616 (Digest), RFC 4566 (SDP). Sans-I/O: time, bytes and the boot
 //! secret are arguments; [`Server`] hands back responses, [`Event`]s and its next deadline.
 //!
-//! Not implemented: RTSP 2.0, multicast, SRTP, recording, redirects, the HTTP tunnel.
+//! Not implemented: RTSP 2.0, SRTP, recording, redirects.
 //!
 //! | file | concept |
 //! |---|---|
 //! | `parser`, `message` | bytes to requests and frames; responses to bytes |
-//! | `url`, `transport`, `sdp` | the languages inside of messages |
-//! | `auth`, `throttle`, `secret`, `caller` | who asks, what they may have, how often one may guess |
-//! | `connection`, `session` | state of one peer, of one viewer |
+//! | `url`, `transport`, `range`, `sdp` | the languages inside of messages |
+//! | `multicast` | which group a viewer gets |
+//! | `caller` | who asks (with [`crate::auth`]), and what they may have |
+//! | `connection`, `session`, `tunnel` | state of one peer, of one viewer, of one that comes through HTTP |
 //! | `methods`, `answers`, `server` | what a request does, when its answer goes, the machine around it |
 
 #![deny(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
@@ -20,27 +21,29 @@
 )]
 
 mod answers;
-mod auth;
 mod caller;
 mod connection;
 mod message;
 mod methods;
+mod multicast;
 mod parser;
+mod range;
 mod sdp;
-mod secret;
 mod server;
 mod session;
 mod settings;
-mod throttle;
 mod transport;
+mod tunnel;
 mod url;
 
 pub use connection::{ConnectionId, IDLE_TIMEOUT, MESSAGE_DEADLINE};
 pub use message::{Error, MAX_BODY_LEN, MAX_HEAD_LEN, MAX_HEADERS, MAX_REQUEST_LINE_LEN};
+pub use multicast::Multicast;
 pub use parser::MAX_FRAME_LEN;
-pub use server::{Counts, Event, MAX_PENDING, Refused, Server};
-pub use session::{Delivery, SESSION_TIMEOUT, SessionId};
-pub use settings::{Role, Settings, Stream, StreamId, User};
+pub use server::{Counts, Event, FirstPacket, MAX_PENDING, Refused, Server};
+pub use session::{Delivery, LEAVING_TIMEOUT, SESSION_TIMEOUT, SessionId};
+pub use settings::{Settings, Stream, StreamId};
+pub use tunnel::{JOIN_DEADLINE, MAX_COOKIE_LEN, Refused as TunnelRefused};
 
 #[cfg(test)]
 mod tests;

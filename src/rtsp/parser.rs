@@ -7,12 +7,18 @@
 //! what comes out does not depend on how the input was cut.
 
 use super::message::{Error, MAX_HEAD_LEN, MAX_REQUEST_LINE_LEN, Request};
+use super::tunnel::{self, Opening};
 
 /// What a connection's bytes turn into.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
     Request(Request),
-    Interleaved { channel: u8, packet: Vec<u8> },
+    Interleaved {
+        channel: u8,
+        packet: Vec<u8>,
+    },
+    /// The connection's first request is HTTP's; what follows is not for this parser.
+    Http(Result<Opening, tunnel::Refused>),
 }
 
 /// Incremental parser of one connection.
@@ -21,6 +27,8 @@ pub(super) struct Parser {
     state: State,
     /// Bytes of the head, or of the frame with its header, that is being read.
     buffer: Vec<u8>,
+    /// Whether a message has been complete.
+    has_begun: bool,
 }
 
 #[derive(Debug, Default)]
@@ -57,7 +65,11 @@ impl Parser {
             match &mut self.state {
                 State::Between => self.start(bytes)?,
                 State::Skip { left, .. } => *left -= take(bytes, *left).len(),
-                State::Head => self.head(bytes)?,
+                State::Head => {
+                    if let Some(opening) = self.head(bytes)? {
+                        return Ok(Some(opening));
+                    }
+                }
                 State::Frame => {
                     if let Some(frame) = self.frame(bytes) {
                         return Ok(Some(frame));
@@ -84,7 +96,8 @@ impl Parser {
         Ok(())
     }
 
-    fn head(&mut self, bytes: &mut &[u8]) -> Result<(), Error> {
+    /// Reads on in a head; returns what it is when that is HTTP's.
+    fn head(&mut self, bytes: &mut &[u8]) -> Result<Option<Input>, Error> {
         let line_end = bytes.iter().position(|&byte| byte == b'\n');
         let is_request_line = !self.buffer.contains(&b'\n');
         // One byte over the limit is enough to know, and bounds what is kept.
@@ -99,10 +112,16 @@ impl Parser {
             return Err(Error::HeadTooLong);
         }
         if self.buffer.ends_with(b"\n\n") || self.buffer.ends_with(b"\n\r\n") {
+            if !self.has_begun && tunnel::is_http(&self.buffer) {
+                self.state = State::Between;
+                self.has_begun = true;
+                return Ok(Some(Input::Http(Opening::parse(&self.buffer))));
+            }
             let request = Request::parse(&self.buffer)?;
+            self.has_begun = true;
             self.state = State::Skip { left: request.body_len, then: Some(request) };
         }
-        Ok(())
+        Ok(None)
     }
 
     fn frame(&mut self, bytes: &mut &[u8]) -> Option<Input> {
@@ -121,6 +140,7 @@ impl Parser {
             return None;
         }
         let packet = packet.to_vec();
+        self.has_begun = true;
         self.state = State::Between;
         Some(Input::Interleaved { channel, packet })
     }
@@ -155,7 +175,13 @@ mod tests {
             loop {
                 assert!(parser.buffer.len() <= MAX_HEAD_LEN + 1);
                 match parser.parse(&mut piece) {
-                    Ok(Some(input)) => inputs.push(input),
+                    Ok(Some(input)) => {
+                        let is_http = matches!(input, Input::Http(_));
+                        inputs.push(input);
+                        if is_http {
+                            return (inputs, None, parser.is_in_message());
+                        }
+                    }
                     Ok(None) => break,
                     Err(error) => return (inputs, Some(error), parser.is_in_message()),
                 }
@@ -184,6 +210,7 @@ mod tests {
             [&b"OPTIONS * RTSP/1.0\r\n"[..], &b"a: b\r\n".repeat(10_000)].concat(),
             b"OPTIONS * RTSP/1.0\r\nContent-Length: 4\r\n\r\n\r\n\r".to_vec(),
             b"GET /x HTTP/1.1\r\n\r\n".to_vec(),
+            b"OPTIONS * RTSP/1.0\r\n\r\nGET /x HTTP/1.1\r\n\r\n".to_vec(),
         ]
     }
 
@@ -239,6 +266,7 @@ mod tests {
                 Some(Error::RequestLineTooLong),
                 Some(Error::HeadTooLong),
                 Some(Error::HeadTooLong),
+                None,
                 None,
                 malformed,
             ]

@@ -1,14 +1,17 @@
 //! Turns a stream and its parameter sets into the SDP that DESCRIBE answers with.
 //!
-//! RFC 4566 (8866), RFC 2326 appendix C, RFC 6184 8.2.
+//! RFC 4566 (8866), RFC 2326 appendix C, RFC 6184 8.2, RFC 4570 (source filters).
 //!
-//! Not implemented: audio, metadata, and multicast `c=` lines: VLC would join the group.
+//! A group is named only under its own URL: VLC joins what it reads in a `c=` line.
+//!
+//! Not implemented: audio, metadata.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::multicast::Group;
 use super::settings::Stream;
 use super::url::{TRACK_CONTROL, Url};
 use crate::h264::ParameterSets;
@@ -18,18 +21,25 @@ use crate::h264::ParameterSets;
 pub(super) struct Presentation<'a> {
     pub stream: &'a Stream,
     pub sets: &'a ParameterSets,
+    pub bandwidth_kbps: u32,
+    /// Where it is sent to, for those who ask for multicast.
+    pub group: Option<Group>,
     /// The same for as long as this process lives.
     pub id: u32,
-    /// Counts changes of the parameter sets.
+    /// Counts changes of what is described.
     pub version: u32,
 }
 
 impl Presentation<'_> {
     /// Writes the description. The order of lines is fixed by RFC 4566 5.
     pub(super) fn emit(&self, url: &Url<'_>, local: SocketAddr) -> String {
-        let Self { stream, sets, id, version } = self;
+        let Self { stream, sets, bandwidth_kbps, group, id, version } = self;
         let address = local.ip().to_canonical();
         let (kind, any) = if address.is_ipv4() { ("IP4", "0.0.0.0") } else { ("IP6", "::") };
+        let (connection, filter, port) = match group {
+            None => (format!("{kind} {any}"), String::new(), 0),
+            Some(group) => (connection(group), source_filter(group), group.rtp.port()),
+        };
         let name = one_line(&stream.name);
         // Relative, so that clients that append and clients that resolve (RFC 3986) arrive at the
         // same URL. With a query they would not: then the control URLs are absolute.
@@ -45,17 +55,17 @@ impl Presentation<'_> {
             }
             _ => String::new(),
         };
-        let bitrate = stream.bitrate_kbps;
         format!(
             "v=0\r\n\
              o=- {id} {version} IN {kind} {address}\r\n\
              s={name}\r\n\
-             c=IN {kind} {any}\r\n\
+             c=IN {connection}\r\n\
              t=0 0\r\n\
              a=control:{aggregate}\r\n\
              a=range:npt=now-\r\n\
-             m=video 0 RTP/AVP 96\r\n\
-             b=AS:{bitrate}\r\n\
+             {filter}\
+             m=video {port} RTP/AVP 96\r\n\
+             b=AS:{bandwidth_kbps}\r\n\
              a=rtpmap:96 H264/90000\r\n\
              a=fmtp:96 packetization-mode=1;profile-level-id={profile:02X}{constraints:02X}{level:02X};\
              sprop-parameter-sets={sps},{pps}\r\n\
@@ -63,6 +73,22 @@ impl Presentation<'_> {
              a=control:{control}\r\n"
         )
     }
+}
+
+/// RFC 4566 5.7: the TTL belongs to the address, but only to IPv4's.
+fn connection(group: &Group) -> String {
+    match group.rtp.ip() {
+        IpAddr::V4(address) => format!("IP4 {address}/{}", group.ttl),
+        IpAddr::V6(address) => format!("IP6 {address}"),
+    }
+}
+
+/// RFC 4570 3: whose packets are to be let in.
+fn source_filter(group: &Group) -> String {
+    let address = group.rtp.ip();
+    let kind = if address.is_ipv4() { "IP4" } else { "IP6" };
+    let filter = |source| format!("a=source-filter: incl IN {kind} {address} {source}\r\n");
+    group.source.map(filter).unwrap_or_default()
 }
 
 /// `s=` must not be empty (RFC 4566 5.3), and a name that a user chose must not add lines.
@@ -76,12 +102,30 @@ mod tests {
     use super::*;
 
     fn stream(name: &str, fps: f64) -> Stream {
-        Stream { paths: vec!["main".into()], name: name.into(), ssrc: 1, bitrate_kbps: 2_000, fps }
+        Stream {
+            paths: vec!["main".into()],
+            name: name.into(),
+            ssrc: 1,
+            bandwidth_kbps: 2_000,
+            fps,
+            multicast: None,
+        }
     }
 
     fn emit(stream: &Stream, url: &str, local: &str) -> String {
+        emit_group(stream, url, local, None)
+    }
+
+    fn emit_group(stream: &Stream, url: &str, local: &str, group: Option<Group>) -> String {
         let sets = crate::rtsp::tests::parameter_sets();
-        let presentation = Presentation { stream, sets: &sets, id: 1_700_000_000, version: 3 };
+        let presentation = Presentation {
+            stream,
+            sets: &sets,
+            bandwidth_kbps: stream.bandwidth_kbps,
+            group,
+            id: 1_700_000_000,
+            version: 3,
+        };
         presentation.emit(&Url::parse(url).unwrap(), local.parse().unwrap())
     }
 
@@ -125,5 +169,29 @@ mod tests {
         let text = emit(&stream("x", 25.0), "rtsp://cam/main?a=1", "192.0.2.10:554");
         assert!(text.contains("\r\na=control:rtsp://cam/main/\r\n"));
         assert!(text.ends_with("\r\na=control:rtsp://cam/main/trackID=0\r\n"));
+    }
+
+    #[test]
+    fn a_group_is_named_with_its_port_and_with_its_source_when_that_matters() {
+        let group = |rtp: &str, source: Option<&str>| {
+            let rtp: SocketAddr = rtp.parse().unwrap();
+            let source = source.map(|source| source.parse().unwrap());
+            Some(Group { rtp, rtcp: rtp, ttl: 4, source, from: None })
+        };
+        let url = "rtsp://cam/main/multicast";
+        let text =
+            |rtp, source| emit_group(&stream("x", 25.0), url, "192.0.2.10:554", group(rtp, source));
+        let any = text("239.255.1.2:5004", None);
+        assert!(any.contains("\r\nc=IN IP4 239.255.1.2/4\r\n") && !any.contains("source-filter"));
+        assert!(any.contains("\r\nm=video 5004 RTP/AVP 96\r\n"));
+        let one = text("232.0.1.2:5004", Some("192.0.2.10"));
+        let filter = "a=source-filter: incl IN IP4 232.0.1.2 192.0.2.10\r\nm=video";
+        assert!(one.contains(filter), "{one}");
+        let ipv6 = text("[ff35::8000:1]:6000", Some("2001:db8::1"));
+        assert!(ipv6.contains("\r\nc=IN IP6 ff35::8000:1\r\n") && ipv6.contains("m=video 6000 "));
+        assert!(ipv6.contains("incl IN IP6 ff35::8000:1 2001:db8::1\r\n"));
+        for text in [any, one, ipv6] {
+            assert_eq!(sdp_types::Session::parse(text.as_bytes()).unwrap().medias.len(), 1);
+        }
     }
 }

@@ -12,14 +12,15 @@ use std::net::SocketAddr;
 use log::info;
 use thiserror::Error;
 
-use super::connection::{Connection, ConnectionId, Hold, Received, Waiting};
-use super::message::Error;
-use super::secret::Secret;
-use super::session::{Delivery, Session, SessionId, State};
+use super::connection::{Connection, ConnectionId, Hold, IDLE_TIMEOUT, Received, Waiting};
+use super::message::{Error, Response};
+use super::session::{Delivery, LEAVING_TIMEOUT, SESSION_TIMEOUT, Session, SessionId, State};
 use super::settings::{Settings, StreamId};
-use super::throttle::Throttle;
+use super::tunnel::Role;
+use crate::auth::{Secret, Throttle};
 use crate::h264::ParameterSets;
-use crate::time::Instant;
+use crate::stats::{Ending, Transport};
+use crate::time::{Instant, NtpTimestamp};
 
 /// A sans-I/O RTSP server.
 #[derive(Debug)]
@@ -40,7 +41,9 @@ pub struct Server {
 #[derive(Debug, Default)]
 pub(super) struct Description {
     pub sets: Option<ParameterSets>,
-    /// Counts the changes of `sets`.
+    /// Measured, if that was more than the settings say.
+    pub bandwidth_kbps: u32,
+    /// Counts the changes of this.
     pub version: u32,
 }
 
@@ -58,20 +61,43 @@ pub enum Event {
     /// Stop delivering until the next [`Event::Play`].
     Pause { session: SessionId },
     /// The session is over, whether it ever played or not: stop and forget.
-    Teardown { session: SessionId },
+    Teardown { session: SessionId, why: Ending },
     /// A compound RTCP packet, unchecked, that a viewer sent interleaved.
     Rtcp { session: SessionId, packet: Vec<u8> },
     /// Close this connection once its output is written, then call [`Server::disconnected`].
     Close { connection: ConnectionId },
 }
 
-/// Why a connection is not accepted: close it without a word.
+/// The first packet of an access unit: what a PLAY is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstPacket {
+    pub seq: u16,
+    pub rtptime: u32,
+    /// The wall clock's time at `rtptime`, if that clock is right.
+    pub wall: Option<NtpTimestamp>,
+}
+
+/// Why a connection is not accepted: send [`Refused::response`] as far as it goes, and close it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     #[error("too many connections from one address")]
     TooManyFromAddress,
     #[error("too many connections")]
     TooMany,
+}
+
+impl Refused {
+    /// An answer to whatever is asked first, which is not waited for: hence without a CSeq.
+    #[must_use]
+    pub fn response(self) -> Vec<u8> {
+        let reason = match self {
+            Self::TooManyFromAddress => {
+                "Service Unavailable (too many connections from one address)"
+            }
+            Self::TooMany => "Service Unavailable (too many connections)",
+        };
+        Response::new(503, reason).header("Retry-After", IDLE_TIMEOUT.as_secs()).emit(None)
+    }
 }
 
 /// How much is going on.
@@ -124,7 +150,7 @@ impl Server {
         if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
             return Err(Refused::TooMany);
         }
-        let pending = || self.connections.iter().filter(|(_, other)| other.is_pending());
+        let pending = || self.connections.iter().filter(|(_, other)| self.is_pending(other));
         if pending().count() >= MAX_PENDING {
             let oldest = pending().min_by_key(|(_, other)| other.last_request).map(|(&id, _)| id);
             oldest.into_iter().for_each(|id| self.close(id));
@@ -139,6 +165,14 @@ impl Server {
         self.last_connection = id;
         self.connections.insert(id, Connection::new(now, peer, local));
         Ok(id)
+    }
+
+    /// Takes note that nobody on the way can read what goes over this connection: nothing may go
+    /// beside it.
+    pub fn encrypted(&mut self, connection: ConnectionId) {
+        if let Some(state) = self.connections.get_mut(&connection) {
+            state.is_encrypted = true;
+        }
     }
 
     /// Takes bytes that have arrived, cut in any way.
@@ -156,29 +190,48 @@ impl Server {
         connection: ConnectionId,
         mut bytes: &[u8],
     ) -> Result<(), Error> {
-        loop {
-            let state = self.connections.get_mut(&connection).filter(|state| !state.is_closing);
-            match state.ok_or(Error::Closed)?.receive(now, &mut bytes) {
-                Ok(None) => return Ok(()),
-                Ok(Some(Received::Request)) => {
-                    self.refresh_carried(now, connection);
-                    self.advance(now, connection);
-                }
-                Ok(Some(Received::Interleaved { channel, packet })) => {
-                    self.interleaved(now, connection, channel, packet);
-                }
-                Err(error) => {
-                    self.give_up(connection, &error);
-                    return Err(error);
-                }
+        while self.is_whole(connection)? {
+            if !self.read(now, connection, &mut bytes)? {
+                return Ok(());
             }
         }
+        self.receive_half(now, connection, bytes)
+    }
+
+    /// Reads one input off the front of what came for an RTSP connection; `false` once there is
+    /// no whole one.
+    pub(super) fn read(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        bytes: &mut &[u8],
+    ) -> Result<bool, Error> {
+        let state = self.connections.get_mut(&id).filter(|state| !state.is_closing);
+        match state.ok_or(Error::Closed)?.receive(now, bytes) {
+            Ok(None) => return Ok(false),
+            Ok(Some(Received::Request)) => {
+                self.refresh_carried(now, id);
+                self.advance(now, id);
+            }
+            Ok(Some(Received::Interleaved { channel, packet })) => {
+                self.interleaved(now, id, channel, packet);
+            }
+            Ok(Some(Received::Http(opening))) => {
+                self.open_tunnel(now, id, opening).map_err(Error::Tunnel)?;
+            }
+            Err(error) => {
+                self.give_up(id, &error);
+                return Err(error);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes note that a connection is gone. Its interleaved sessions end at once; UDP sessions
     /// live on until they time out, or are taken up from another connection.
-    pub fn disconnected(&mut self, _now: Instant, connection: ConnectionId) {
+    pub fn disconnected(&mut self, now: Instant, connection: ConnectionId) {
         let Some(gone) = self.connections.remove(&connection) else { return };
+        self.close_ways_in(connection);
         self.transmits.retain(|(to, _)| *to != connection);
         // A PLAY whose answer can no longer be given starts nothing, wherever its session is now.
         if let Some(Waiting { on: Hold::Idr(id), .. }) = &gone.waiting
@@ -190,9 +243,12 @@ impl Server {
         for id in gone.sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.is_udp() {
+                if session.is_held_by_connection() {
+                    session.alive = now;
+                }
                 session.connection = None;
             } else {
-                self.end_session(id, "disconnected");
+                self.end_session(id, Ending::Disconnected);
             }
         }
     }
@@ -200,9 +256,9 @@ impl Server {
     /// Does what is due: answers that waited long enough, sessions and connections that were
     /// quiet for too long.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let expired = |session: &Session| session.deadline() <= now;
+        let expired = |session: &Session| session.deadline().is_some_and(|at| at <= now);
         let expired: Vec<_> = keys_where(&self.sessions, expired);
-        expired.into_iter().for_each(|id| self.end_session(id, "timed out"));
+        expired.into_iter().for_each(|id| self.end_session(id, Ending::TimedOut));
 
         let due = |state: &Connection| state.deadline().is_some_and(|at| at <= now);
         for id in keys_where(&self.connections, due) {
@@ -230,20 +286,27 @@ impl Server {
         }
     }
 
+    /// Takes what a stream was measured to need, with the headers of RTP, UDP and IP. Only more
+    /// than ever before changes its description.
+    pub fn bandwidth(&mut self, stream: StreamId, kbps: u32) {
+        let said = self.settings.streams.get(stream).map_or(0, |stream| stream.bandwidth_kbps);
+        if let Some(description) = self.descriptions.get_mut(stream)
+            && kbps > said.max(description.bandwidth_kbps)
+        {
+            description.bandwidth_kbps = kbps;
+            description.version = description.version.wrapping_add(1);
+        }
+    }
+
     /// Takes note that an IDR picture of `stream` has been packetized, but not yet delivered:
     /// answers every PLAY that waits for it and announces their sessions with [`Event::Play`].
-    ///
-    /// # Units
-    ///
-    /// `first_seq`: sequence number of the first packet of the access unit. `rtptime`: its RTP
-    /// timestamp.
-    pub fn idr_packetized(&mut self, now: Instant, stream: StreamId, first_seq: u16, rtptime: u32) {
+    pub fn idr_packetized(&mut self, now: Instant, stream: StreamId, first: FirstPacket) {
         let starting =
             |session: &Session| session.stream == stream && session.state == State::Starting;
         let starting = keys_where(&self.sessions, starting);
         let is_meant = |on: &Hold| matches!(on, Hold::Idr(id) if starting.contains(id));
         for (id, waiting) in self.take_waiting(is_meant) {
-            self.start(now, id, &waiting, Some((first_seq, rtptime)));
+            self.start(now, id, &waiting, Some(first));
             self.advance(now, id);
         }
     }
@@ -255,9 +318,28 @@ impl Server {
         }
     }
 
-    /// Ends a session whose viewer is gone: BYE, or its UDP port is closed.
-    pub fn end(&mut self, session: SessionId) {
-        self.end_session(session, "viewer is gone");
+    /// Takes note of a BYE: who means it is soon gone, who does not says something else.
+    pub fn leaving(&mut self, now: Instant, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session).filter(|session| session.is_udp()) {
+            session.alive = (now + LEAVING_TIMEOUT) - SESSION_TIMEOUT;
+        }
+    }
+
+    /// Ends a session whose viewer is gone: its UDP port is closed, or it takes nothing.
+    pub fn end(&mut self, session: SessionId, why: Ending) {
+        self.end_session(session, why);
+    }
+
+    /// Who is at the other end of a connection, and how media goes there.
+    #[must_use]
+    pub fn way_to(&self, connection: ConnectionId) -> Option<(SocketAddr, Transport)> {
+        let state = self.connections.get(&connection)?;
+        let transport = match state.role {
+            _ if state.is_encrypted => Transport::Tls,
+            Role::Whole => Transport::Tcp,
+            Role::Out { .. } | Role::In { .. } => Transport::Http,
+        };
+        Some((state.peer, transport))
     }
 
     /// The UDP viewer whose packets come from `from`, be it from its RTP or its RTCP port.
@@ -305,7 +387,7 @@ impl Server {
     /// Looks at every connection and session; there are hundreds at most.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let sessions = self.sessions.values().map(Session::deadline);
+        let sessions = self.sessions.values().filter_map(Session::deadline);
         self.connections.values().filter_map(Connection::deadline).chain(sessions).min()
     }
 
@@ -337,19 +419,21 @@ impl Server {
         }
     }
 
-    pub(super) fn end_session(&mut self, id: SessionId, why: &str) {
+    pub(super) fn end_session(&mut self, id: SessionId, why: Ending) {
         let Some(session) = self.sessions.remove(&id) else { return };
         if let Some(state) = session.connection.and_then(|id| self.connections.get_mut(&id)) {
             state.sessions.retain(|other| *other != id);
         }
-        info!("rtsp: session ended session={id:?} stream={} why=\"{why}\"", session.stream);
-        self.events.push_back(Event::Teardown { session: id });
+        let (stream, words) = (session.stream, why.words());
+        info!("rtsp: session ended session={id:?} stream={stream} why=\"{words}\"");
+        self.events.push_back(Event::Teardown { session: id, why });
     }
 
-    fn close(&mut self, id: ConnectionId) {
+    pub(super) fn close(&mut self, id: ConnectionId) {
         if let Some(state) = self.connections.get_mut(&id) {
             state.is_closing = true;
             self.events.push_back(Event::Close { connection: id });
+            self.close_ways_in(id);
         }
     }
 }

@@ -39,12 +39,14 @@ impl fmt::Debug for SessionId {
 }
 
 /// How packets reach a viewer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Delivery {
     /// Between the responses of this connection (RFC 2326 10.12).
     Interleaved { connection: ConnectionId, rtp_channel: u8, rtcp_channel: u8 },
     /// To these addresses: always the peer's own, with the ports it named.
     Udp { rtp: SocketAddr, rtcp: SocketAddr },
+    /// To this group, once for all sessions with the same; from this address, if one is named.
+    Multicast { rtp: SocketAddr, rtcp: SocketAddr, from: Option<SocketAddr> },
 }
 
 /// RFC 2326 A.2, with the wait for an IDR picture made a state.
@@ -74,12 +76,22 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn deadline(&self) -> Instant {
-        self.alive + SESSION_TIMEOUT
+    /// When it is over if nothing is heard. `None` while a listener to a group keeps its connection:
+    /// some send nothing but RTCP, and that to the group. Whether the peer is still there, the
+    /// connection's owner finds out.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (!self.is_held_by_connection()).then_some(self.alive + SESSION_TIMEOUT)
     }
 
+    pub(super) fn is_held_by_connection(&self) -> bool {
+        matches!(self.delivery, Delivery::Multicast { .. })
+            && self.state == State::Playing
+            && self.connection.is_some()
+    }
+
+    /// Whether its packets come by UDP, to it alone or to a group: it then needs no connection.
     pub(super) const fn is_udp(&self) -> bool {
-        matches!(self.delivery, Delivery::Udp { .. })
+        matches!(self.delivery, Delivery::Udp { .. } | Delivery::Multicast { .. })
     }
 
     /// Whether `from` is where this viewer's UDP packets come from.
@@ -101,6 +113,9 @@ pub(super) const fn viewers_max(max: usize) -> usize {
 pub(super) const ADVERTISED_TIMEOUT_S: u32 = 60;
 /// What is enforced: clients exist that send their sign of life exactly every 60 s.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a receiver that said BYE has to say something else: one that only changed its SSRC (RFC
+/// 3550 8.2) reports again within 1.5 intervals of five seconds (6.2).
+pub const LEAVING_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

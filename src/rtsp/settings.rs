@@ -1,6 +1,8 @@
 //! What a server is told once: users, streams and limits.
 
-use std::fmt;
+use crate::auth::User;
+
+use super::multicast::Multicast;
 
 /// Everything about a [`Server`](super::Server) that does not change while it runs.
 #[derive(Clone, Debug)]
@@ -22,33 +24,6 @@ pub struct Settings {
     pub max_per_address: usize,
 }
 
-/// Somebody who may watch.
-#[derive(Clone, PartialEq, Eq)]
-pub struct User {
-    pub name: String,
-    pub password: String,
-    pub role: Role,
-}
-
-impl fmt::Debug for User {
-    /// Leaves the password out, so that no log can hold it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("User")
-            .field("name", &self.name)
-            .field("role", &self.role)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Everything; always finds a free session slot while viewers fill the others.
-    Admin,
-    /// Watch.
-    Viewer,
-}
-
 /// A stream that can be asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stream {
@@ -57,22 +32,15 @@ pub struct Stream {
     /// What players show as the title.
     pub name: String,
     pub ssrc: u32,
-    pub bitrate_kbps: u32,
+    /// With the headers of RTP, UDP and IP (RFC 3550 6.2). Until [`Server::bandwidth`] knows better.
+    ///
+    /// [`Server::bandwidth`]: super::Server::bandwidth
+    pub bandwidth_kbps: u32,
     /// Left out of the description when not a positive number.
     pub fps: f64,
+    /// `None`: nobody may ask for it by multicast.
+    pub multicast: Option<Multicast>,
 }
 
 /// Index into [`Settings::streams`].
 pub type StreamId = usize;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn debug_output_has_no_password() {
-        let user = User { name: "ann".into(), password: "s3cret".into(), role: Role::Admin };
-        let text = format!("{user:?}");
-        assert!(text.contains("ann") && !text.contains("s3cret"));
-    }
-}

@@ -49,6 +49,16 @@ impl<'a> Url<'a> {
         Some(Self { scheme, authority, path: path.trim_matches('/'), has_query, track })
     }
 
+    /// The path without the part that asks for multicast, and whether it was there.
+    pub(super) fn multicast_path(&self) -> (&str, bool) {
+        match self.path.strip_suffix(MULTICAST) {
+            Some(before) if before.is_empty() || before.ends_with('/') => {
+                (before.trim_end_matches('/'), true)
+            }
+            _ => (self.path, false),
+        }
+    }
+
     /// The Content-Base of the stream: no query, a slash at the end.
     ///
     /// The host is the one the client used: it is the one that works from where the client is.
@@ -87,6 +97,8 @@ fn split_track(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Behind a stream's path: the stream as it is sent to its group.
+const MULTICAST: &str = "multicast";
 const TRACK_PREFIX: &str = "trackID=";
 /// `a=control` of the track, relative to the base.
 pub(super) const TRACK_CONTROL: &str = "trackID=0";
@@ -122,6 +134,20 @@ mod tests {
             ["*", "", "main", "http://cam/main", "rtsp:/cam", "rtsp://c;m/", "://", "rtsp://ä/"]
         {
             assert_eq!(Url::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_part_of_a_path_may_ask_for_multicast() {
+        for (text, expected) in [
+            ("rtsp://cam/main/multicast", ("main", true)),
+            ("rtsp://cam/main/multicast/trackID=0", ("main", true)),
+            ("rtsp://cam/multicast/", ("", true)),
+            ("rtsp://cam/main", ("main", false)),
+            ("rtsp://cam/mainmulticast", ("mainmulticast", false)),
+            ("rtsp://cam/multicast/main", ("multicast/main", false)),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().multicast_path(), expected, "{text}");
         }
     }
 

@@ -3,19 +3,19 @@
 //! After any `&mut` call: [`Hub::poll_transmit`] until `None`, each answered by [`Hub::sent`];
 //! then [`Hub::poll_action`] until `None`; then wait until [`Hub::poll_timeout`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use log::{debug, info};
 
-use super::playing::Playing;
-use super::stats::Stats;
+use super::Stats;
+use super::playing::{Group, GroupId, Playing};
 use super::stream::{Stream, StreamSettings};
 use crate::fanout::{self, Body, Fanout, Path, Sent, Transmit, ViewerId};
 use crate::h264::AccessUnit;
-use crate::rtp::rtcp::{self, Feedback};
-use crate::rtsp::{self, ConnectionId, Delivery, Event, SessionId};
+use crate::rtsp::{self, ConnectionId, FirstPacket, SessionId};
+use crate::stats::Ending;
 use crate::time::{Instant, NtpTimestamp};
 
 /// What the network side is to be.
@@ -35,8 +35,9 @@ pub struct Settings {
 pub enum Target {
     /// This connection; images on this RTP channel.
     Connection(ConnectionId, u8),
-    /// These addresses: images to `rtp`, messages to `rtcp`.
-    Udp { rtp: SocketAddr, rtcp: SocketAddr },
+    /// These addresses, of a viewer or of a group: images to `rtp`, messages to `rtcp`. From the
+    /// address `from`, or from whichever the routing table has.
+    Udp { rtp: SocketAddr, rtcp: SocketAddr, from: Option<SocketAddr> },
 }
 
 /// What the owner of sockets and encoders is to do.
@@ -53,16 +54,29 @@ pub enum Action {
 /// The whole network side of a camera.
 #[derive(Debug)]
 pub struct Hub {
-    server: rtsp::Server,
-    fanout: Fanout,
-    streams: Vec<Stream>,
-    connections: HashMap<ConnectionId, ViewerId>,
-    sessions: HashMap<SessionId, Playing>,
+    pub(super) server: rtsp::Server,
+    pub(super) fanout: Fanout,
+    pub(super) streams: Vec<Stream>,
+    pub(super) connections: HashMap<ConnectionId, ViewerId>,
+    /// In an order that a second run repeats, as are the groups.
+    pub(super) sessions: BTreeMap<SessionId, Playing>,
+    /// Groups that somebody listens to.
+    pub(super) groups: BTreeMap<GroupId, Group>,
     /// Where each viewer's bytes go.
-    targets: HashMap<ViewerId, Target>,
-    actions: VecDeque<Action>,
-    cname: String,
-    stats: Arc<Stats>,
+    pub(super) targets: HashMap<ViewerId, Target>,
+    /// Viewers that are forgotten once they have been sent their last words.
+    pub(super) leaving: Vec<ViewerId>,
+    pub(super) actions: VecDeque<Action>,
+    /// No deadline of `server` is before this, no report of `sessions` or `groups` due before that:
+    /// looked up when they may have come nearer, and not in every turn of the loop.
+    server_due: Option<Instant>,
+    pub(super) report_due: Option<Instant>,
+    /// Whether the wall clock may be told to viewers as the time.
+    is_clock_right: bool,
+    pub(super) cname: String,
+    /// Of the newest session or group.
+    pub(super) number: u64,
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Hub {
@@ -73,38 +87,49 @@ impl Hub {
             fanout: Fanout::default(),
             streams: settings.streams.iter().map(Stream::new).collect(),
             connections: HashMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
+            groups: BTreeMap::new(),
             targets: HashMap::new(),
+            leaving: Vec::new(),
             actions: VecDeque::new(),
+            server_due: None,
+            report_due: None,
+            is_clock_right: false,
             cname: settings.cname,
+            number: 0,
             stats,
         }
     }
 
-    /// Takes a new connection in; `None` when it is to be closed at once.
+    /// Takes a new connection in.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it: tell the peer, and close it.
     pub fn accept(
         &mut self,
         now: Instant,
         wall: NtpTimestamp,
         peer: SocketAddr,
         local: SocketAddr,
-    ) -> Option<(ConnectionId, ViewerId)> {
+    ) -> Result<(ConnectionId, ViewerId), rtsp::Refused> {
         let accepted = self.server.accept(now, peer, local);
         // The newcomer may have taken the place of the stranger who was quiet longest.
         self.follow_server(now, wall);
-        let connection = match accepted {
-            Ok(connection) => connection,
-            Err(refused) => {
-                debug!("serve: connection refused peer={peer} reason={refused}");
-                self.stats.refused.increment();
-                return None;
-            }
-        };
+        let connection = accepted.inspect_err(|refused| {
+            debug!("serve: connection refused peer={peer} reason={refused}");
+            self.stats.refused.increment();
+        })?;
         self.stats.connections.increment();
         let viewer = self.fanout.add(now, Path::Stream);
         self.connections.insert(connection, viewer);
         self.targets.insert(viewer, Target::Connection(connection, 0));
-        Some((connection, viewer))
+        Ok((connection, viewer))
+    }
+
+    /// Nobody on the way can read what goes over this connection.
+    pub fn encrypted(&mut self, connection: ConnectionId) {
+        self.server.encrypted(connection);
     }
 
     /// Takes bytes that arrived on a connection.
@@ -147,9 +172,20 @@ impl Hub {
             .find_map(|(&id, playing)| (playing.is_at(to) && playing.is_gone(now)).then_some(id));
         if let Some(session) = gone {
             info!("serve: viewer is gone address={to} reason=unreachable");
-            self.server.end(session);
+            self.server.end(session, Ending::Unreachable);
             self.follow_server(now, wall);
         }
+    }
+
+    /// Whether the answer to a PLAY will go with the next IDR of `stream`.
+    #[must_use]
+    pub fn is_starting(&self, stream: usize) -> bool {
+        self.server.has_waiting_plays(stream)
+    }
+
+    /// Takes note whether the wall clock is synchronised: only then is its time told as the time.
+    pub fn clock_is_right(&mut self, is_right: bool) {
+        self.is_clock_right = is_right;
     }
 
     /// Sends an access unit to everybody who plays `stream`.
@@ -160,10 +196,13 @@ impl Hub {
     pub fn publish(&mut self, now: Instant, wall: NtpTimestamp, stream: usize, unit: &AccessUnit) {
         let Some(outlet) = self.streams.get_mut(stream) else { return };
         self.stats.access_units.increment();
+        self.stats.newest_micros.set(unit.captured().as_micros());
         if let Some(sets) = outlet.new_parameter_sets(unit) {
             self.server.parameter_sets(now, stream, sets);
         }
-        let Some(image) = outlet.packetize(unit) else {
+        let (image, bandwidth_kbps) = (outlet.packetize(unit), outlet.bandwidth_kbps());
+        self.server.bandwidth(stream, bandwidth_kbps);
+        let Some(image) = image else {
             self.stats.images_exhausted.increment();
             self.fanout.interrupt(stream);
             self.actions.push_back(Action::WantIdr { stream });
@@ -171,8 +210,13 @@ impl Hub {
         };
         if image.is_idr() {
             // The replies to PLAY go directly ahead of the IDR that they name.
-            let first = image.first_sequence().0;
-            self.server.idr_packetized(now, stream, first, image.timestamp().0);
+            let age = i64::try_from(now.since(image.captured()).as_micros()).unwrap_or(0);
+            let first = FirstPacket {
+                seq: image.first_sequence().0,
+                rtptime: image.timestamp().0,
+                wall: self.is_clock_right.then(|| wall.offset_by_micros(-age)),
+            };
+            self.server.idr_packetized(now, stream, first);
             self.follow_server(now, wall);
         }
         self.fanout.offer(now, stream, &image);
@@ -180,9 +224,8 @@ impl Hub {
 
     /// Says goodbye to every viewer (RFC 3550 6.6).
     pub fn end(&mut self, now: Instant, wall: NtpTimestamp) {
-        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
-        for session in sessions {
-            self.report(now, wall, session, true);
+        for who in self.reporting(|_| true) {
+            self.report(now, wall, who, true);
         }
     }
 
@@ -214,6 +257,7 @@ impl Hub {
             }
         }
         self.fanout.sent(now, transmit.viewer, sent);
+        self.let_go(transmit.viewer);
         self.follow_fanout();
     }
 
@@ -244,28 +288,21 @@ impl Hub {
         self.fanout.handle_timeout(now);
         self.follow_fanout();
         self.follow_server(now, wall);
-        let due: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter_map(|(&id, playing)| (playing.next_report()? <= now).then_some(id))
-            .collect();
-        for session in due {
-            let viewer = self.sessions.get(&session).and_then(|playing| playing.viewer);
-            let progress = viewer.and_then(|viewer| self.fanout.progress(viewer));
-            let is_interleaved = viewer.is_some_and(|viewer| self.is_connection(viewer));
-            // INTEROP rule 14: a TCP socket that drains is alive.
-            if is_interleaved && progress.is_some_and(|at| now.since(at) < DRAINED_WITHIN) {
-                self.server.alive(now, session);
-            }
-            self.report(now, wall, session, false);
+        if self.report_due.is_some_and(|due| due <= now) {
+            self.report_to_all_due(now, wall);
         }
     }
 
     /// When [`Hub::handle_timeout`] is next due. May change after any `&mut` call.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let report = self.sessions.values().filter_map(Playing::next_report).min();
-        [self.server.poll_timeout(), self.fanout.poll_timeout(), report].into_iter().flatten().min()
+        let is_bound = |bound: Option<Instant>, first: Option<Instant>| {
+            first.is_none_or(|first| bound.is_some_and(|bound| bound <= first))
+        };
+        debug_assert!(is_bound(self.server_due, self.server.poll_timeout()));
+        debug_assert!(is_bound(self.report_due, self.first_report()));
+        let due = [self.server_due, self.fanout.poll_timeout(), self.report_due];
+        due.into_iter().flatten().min()
     }
 
     /// Lets go of viewers that take nothing.
@@ -294,148 +331,11 @@ impl Hub {
             let Some(event) = self.server.poll_event() else { break };
             self.follow(now, wall, event);
         }
+        self.server_due = self.server.poll_timeout();
     }
 
-    fn follow(&mut self, now: Instant, wall: NtpTimestamp, event: Event) {
-        match event {
-            Event::IdrWanted { stream, session } => {
-                let playing = session.and_then(|session| self.sessions.get_mut(&session));
-                if playing.is_none_or(|playing| playing.may_ask_for_idr(now)) {
-                    self.actions.push_back(Action::WantIdr { stream });
-                }
-            }
-            Event::Play { session, stream, delivery } => {
-                self.play(now, wall, session, stream, delivery);
-            }
-            Event::Pause { session } => self.pause(session),
-            Event::Teardown { session } => {
-                self.pause(session);
-                self.sessions.remove(&session);
-            }
-            Event::Rtcp { session, packet } => self.feedback(now, session, &packet),
-            Event::Close { connection } => self.actions.push_back(Action::Close(connection)),
-        }
-    }
-
-    fn play(
-        &mut self,
-        now: Instant,
-        wall: NtpTimestamp,
-        session: SessionId,
-        stream: usize,
-        delivery: Delivery,
-    ) {
-        let viewer = match delivery {
-            Delivery::Interleaved { connection, rtp_channel, .. } => {
-                let Some(&viewer) = self.connections.get(&connection) else { return };
-                self.targets.insert(viewer, Target::Connection(connection, rtp_channel));
-                viewer
-            }
-            Delivery::Udp { rtp, rtcp } => {
-                let viewer = self.fanout.add(now, Path::Datagram);
-                self.targets.insert(viewer, Target::Udp { rtp, rtcp });
-                viewer
-            }
-        };
-        self.stats.plays.increment();
-        self.fanout.play(viewer, stream);
-        self.sessions
-            .entry(session)
-            .and_modify(|playing| playing.resume(viewer, delivery))
-            .or_insert_with(|| Playing::new(now, stream, viewer, delivery));
-        self.report(now, wall, session, false);
-    }
-
-    fn pause(&mut self, session: SessionId) {
-        let Some(playing) = self.sessions.get_mut(&session) else { return };
-        let Some(viewer) = playing.viewer else { return };
-        let counts = match playing.delivery {
-            Delivery::Interleaved { .. } => self.fanout.stop(viewer),
-            Delivery::Udp { .. } => {
-                self.targets.remove(&viewer);
-                self.fanout.remove(viewer)
-            }
-        };
-        playing.pause(counts);
-        self.stats.dropped.add(counts.dropped);
-        if counts.drops > 0 {
-            info!(
-                "serve: viewer was slow drops={} access_units_lost={} packets_sent={}",
-                counts.drops, counts.dropped, counts.packets
-            );
-        }
-    }
-
-    fn forget(&mut self, viewer: ViewerId) {
+    pub(super) fn forget(&mut self, viewer: ViewerId) {
         self.fanout.remove(viewer);
         self.targets.remove(&viewer);
     }
-
-    /// A viewer takes nothing any more: its connection is closed, or its UDP session ended.
-    fn give_up(&mut self, viewer: ViewerId) {
-        self.stats.stalled.increment();
-        match self.targets.get(&viewer) {
-            Some(&Target::Connection(connection, _)) => {
-                info!("serve: viewer stalled connection={}", connection.0);
-                self.actions.push_back(Action::Abort(connection));
-            }
-            Some(Target::Udp { rtp, .. }) => {
-                info!("serve: viewer stalled address={rtp}");
-                let session = self.sessions.iter().find(|(_, p)| p.viewer == Some(viewer));
-                if let Some((&session, _)) = session {
-                    self.server.end(session);
-                }
-            }
-            None => {}
-        }
-    }
-
-    /// What a viewer's RTCP says: it is alive, and perhaps wants an IDR.
-    fn feedback(&mut self, now: Instant, session: SessionId, bytes: &[u8]) {
-        let mut is_idr_wanted = false;
-        let parsed = rtcp::parse(bytes, |message| match message {
-            Feedback::KeyFrameWanted => is_idr_wanted = true,
-            Feedback::Report(report) => debug!(
-                "serve: reception ssrc={:08x} lost={}/256 jitter={}",
-                report.ssrc.0, report.fraction_lost, report.jitter_ticks
-            ),
-            // A receiver's BYE names no session; it goes by TEARDOWN or by silence.
-            Feedback::Bye => {}
-        });
-        if parsed.is_err() {
-            return;
-        }
-        self.server.alive(now, session);
-        if let Some(playing) = self.sessions.get_mut(&session) {
-            playing.heard();
-            if is_idr_wanted && playing.may_ask_for_idr(now) {
-                self.actions.push_back(Action::WantIdr { stream: playing.stream });
-            }
-        }
-    }
-
-    /// Queues a sender report, behind the packets that it counts.
-    fn report(&mut self, now: Instant, wall: NtpTimestamp, session: SessionId, is_over: bool) {
-        let Some(playing) = self.sessions.get_mut(&session) else { return };
-        let Some(stream) = self.streams.get(playing.stream) else { return };
-        let Some(viewer) = playing.viewer else { return };
-        let counts = self.fanout.counts(viewer);
-        let report = playing.report(now, wall, stream, counts, &self.cname, is_over);
-        let message: Arc<[u8]> = match playing.delivery {
-            Delivery::Interleaved { rtcp_channel, .. } => {
-                let len = u16::try_from(report.len()).unwrap_or(0).to_be_bytes();
-                [&[b'$', rtcp_channel, len[0], len[1]], &report[..]].concat().into()
-            }
-            Delivery::Udp { .. } => Arc::from(&report[..]),
-        };
-        // A queue full of messages is that of a viewer about to be closed.
-        let _ = self.fanout.send(now, viewer, message);
-    }
-
-    fn is_connection(&self, viewer: ViewerId) -> bool {
-        matches!(self.targets.get(&viewer), Some(Target::Connection(..)))
-    }
 }
-
-/// A TCP viewer that took something since the last report has shown that it is alive.
-const DRAINED_WITHIN: std::time::Duration = std::time::Duration::from_secs(6);

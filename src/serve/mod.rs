@@ -2,18 +2,24 @@
 //!
 //! [`Hub`] puts `rtsp`, `rtp` and `fanout` together and does no I/O itself; [`Reactor`] gives it
 //! what arrives, and sends what it says, from one epoll loop.
-//!
-//! Not implemented: multicast, RTSP over HTTP, RTSPS.
 
 mod heartbeat;
 mod hub;
+mod link;
 mod playing;
+mod ports;
 mod reactor;
 mod sender;
-mod stats;
+mod sessions;
 mod stream;
+mod viewers;
 
+pub use crate::stats::Server as Stats;
 pub use hub::{Action, Hub, Settings, Target};
-pub use reactor::{Error, Inlet, Ports, Reactor, Sockets, bind_ports};
-pub use stats::Stats;
+pub use link::Tls;
+pub use ports::{Ports, bind_ports};
+pub use reactor::{Error, HandedOver, Inlet, Reactor, Sockets};
 pub use stream::StreamSettings;
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,19 @@
 //! Performs what `fanout` says: one `send` per image and TCP viewer, one `sendmmsg` for the packets
 //! of many UDP viewers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
+use super::Stats;
 use super::hub::Target;
-use super::stats::Stats;
+use super::link::Link;
 use crate::fanout::{Body, Sent, Transmit};
 use crate::rtp::WireImage;
+use crate::sys::udp;
 use crate::sys::udp::{Batch, RUNS_MAX, Run};
-use crate::sys::{tcp, udp};
 
 /// Writes to sockets; keeps what it learns about them.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Sender {
     batch: Batch,
     /// Receivers on whose way packets cannot be segmented: they get them one by one.
     plain: HashSet<SocketAddr>,
+    /// Addresses that groups are sent from, and their interfaces.
+    sources: HashMap<SocketAddr, udp::Source>,
     /// An image as framed for channels other than 0-1.
     reframed: Vec<u8>,
 }
@@ -32,7 +34,7 @@ impl Sender {
     /// Writes to a connection.
     pub(super) fn stream(
         &mut self,
-        connection: impl AsFd,
+        link: &mut Link,
         rtp_channel: u8,
         body: &Body,
         stats: &Stats,
@@ -46,7 +48,7 @@ impl Sender {
             Body::Packets { .. } => &[],
         };
         stats.sends.increment();
-        match tcp::transmit(connection, bytes) {
+        match link.transmit(bytes) {
             Ok(count) => {
                 stats.bytes.add(count as u64);
                 Sent::Some(count)
@@ -74,11 +76,12 @@ impl Sender {
     pub(super) fn message(
         &mut self,
         socket: &udp::Socket,
-        to: SocketAddr,
+        (to, from): (SocketAddr, Option<SocketAddr>),
         bytes: &[u8],
         stats: &Stats,
     ) -> Sent {
-        let run = Run { to, bytes, packet_len: bytes.len().max(1), gap_len: 0 };
+        let from = self.source(from);
+        let run = Run { to, from, bytes, packet_len: bytes.len().max(1), gap_len: 0 };
         stats.sends.increment();
         match retry(|| self.batch.send(socket, &[run])) {
             Err(Errno::EAGAIN | Errno::ENOBUFS) => Sent::WouldBlock,
@@ -119,17 +122,19 @@ impl Sender {
 
     /// Adds the runs of one viewer; `false`, and none of them, when there is no room for all.
     fn append_runs<'a>(
-        &self,
+        &mut self,
         runs: &mut heapless::Vec<(usize, Range<usize>, Run<'a>), RUNS_MAX>,
         index: usize,
         transmit: &'a Transmit,
         target: Target,
     ) -> bool {
-        let (Body::Packets { image, packets }, Target::Udp { rtp, .. }) = (&transmit.body, target)
+        let (Body::Packets { image, packets }, Target::Udp { rtp, from, .. }) =
+            (&transmit.body, target)
         else {
             return true;
         };
         let before = runs.len();
+        let from = self.source(from);
         let is_plain = self.plain.contains(&rtp);
         let singles = packets.clone().filter(|_| is_plain).map(|packet| packet..packet + 1);
         let joined = image.runs(packets.clone()).filter(|_| !is_plain);
@@ -138,7 +143,8 @@ impl Sender {
             let end = image.packet_end(run.end - 1);
             let bytes = image.bytes().get(start..end).unwrap_or(&[]);
             let packet_len = image.packet(run.start).len();
-            let run_of_bytes = Run { to: rtp, bytes, packet_len, gap_len: WireImage::PREFIX_LEN };
+            let run_of_bytes =
+                Run { to: rtp, from, bytes, packet_len, gap_len: WireImage::PREFIX_LEN };
             let entry = (index, run, run_of_bytes);
             if runs.push(entry).is_err() {
                 runs.truncate(before);
@@ -146,6 +152,12 @@ impl Sender {
             }
         }
         true
+    }
+
+    /// Looked up once, as long as sending from there succeeds.
+    fn source(&mut self, from: Option<SocketAddr>) -> Option<udp::Source> {
+        let from = from?;
+        Some(*self.sources.entry(from).or_insert_with(|| udp::Source::of(from)))
     }
 
     /// Sends the runs; for each, what became of it.
@@ -186,7 +198,13 @@ impl Sender {
                     note(same, &|_| Sent::WouldBlock);
                 }
                 // Lost on the way out is lost on the way; who never listens is known by ICMP.
-                Err(_) => note(1, &|run| Sent::Some(packet_count(run))),
+                Err(_) => {
+                    note(1, &|run| Sent::Some(packet_count(run)));
+                    // Its interface may have come back as another.
+                    if first.from.is_some() {
+                        self.sources.clear();
+                    }
+                }
             }
         }
         outcomes

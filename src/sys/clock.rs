@@ -22,6 +22,34 @@ pub fn wall() -> NtpTimestamp {
     NtpTimestamp::from_unix(Duration::from_micros(micros(ClockId::CLOCK_REALTIME)))
 }
 
+/// Whether somebody keeps CLOCK_REALTIME right: what it says is the time then, and not just a
+/// number that goes up.
+#[must_use]
+pub fn is_synchronized() -> bool {
+    // SAFETY: as in `slew`; zeros in `modes` only ask.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is a `timex` that lives through the call, which the kernel reads and writes.
+    let clock = unsafe { libc::adjtimex(&raw mut state) };
+    clock >= 0 && state.status & libc::STA_UNSYNC == 0
+}
+
+/// Takes note that CLOCK_REALTIME has just been compared with a server's, and found to be right to
+/// `error`. The kernel forgets it by itself, hours later, when nobody says so again.
+///
+/// # Errors
+///
+/// Those of adjtimex(2): no privilege.
+pub fn synchronized(error: Duration) -> io::Result<()> {
+    // SAFETY: as in `slew`.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_STATUS | libc::ADJ_ESTERROR | libc::ADJ_MAXERROR;
+    let micros = libc::c_long::try_from(error.as_micros()).map_err(io::Error::other)?;
+    (change.esterror, change.maxerror) = (micros, micros);
+    // SAFETY: `change` is a `timex` that lives through the call, which the kernel reads and writes.
+    let state = unsafe { libc::adjtimex(&raw mut change) };
+    Ok(Errno::result(state).map(drop)?)
+}
+
 /// Sets CLOCK_REALTIME at once.
 ///
 /// # Errors

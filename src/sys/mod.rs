@@ -7,6 +7,7 @@ pub mod address_monitor;
 pub mod block;
 pub mod clock;
 pub mod encoder;
+pub mod marking;
 pub mod netlink;
 pub mod packet;
 pub mod process;
@@ -18,4 +19,5 @@ pub mod v4l2;
 mod wake;
 pub mod watchdog;
 
+pub use tcp::ByteStream;
 pub use wake::Wake;

@@ -1,5 +1,6 @@
 //! TCP sockets of the server: never blocking, never left to a child.
 
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, Shutdown, SockFlag, SockProtocol, SockType, SockaddrStorage,
-    accept4, bind, getpeername, getsockname, listen as listen_on, recv, send, setsockopt, shutdown,
-    socket, sockopt,
+    accept4, bind, getpeername, getsockname, listen as listen_on, recv, send, sendmsg, setsockopt,
+    shutdown, socket, sockopt,
 };
 
 /// Listens on `address`. The wildcard of IPv6 takes IPv4 as well, and stands for IPv4's alone on
@@ -37,14 +38,18 @@ fn listen_exactly(address: SocketAddr) -> Result<OwnedFd, Errno> {
     if address.is_ipv6() {
         setsockopt(&listener, sockopt::Ipv6V6Only, &false)?;
     }
+    // What it accepts inherits them. A peer that is gone without a word is found by what is not
+    // acknowledged, or by these probes when there is nothing to say.
+    setsockopt(&listener, sockopt::TcpKeepIdle, &KEEP_IDLE_S)?;
+    setsockopt(&listener, sockopt::TcpKeepInterval, &KEEP_INTERVAL_S)?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
     listen_on(&listener, Backlog::new(BACKLOG)?)?;
     Ok(listener)
 }
 
-/// One connection that has been accepted.
+/// One connection that has been accepted: what RTSP is spoken over.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct ByteStream {
     pub socket: OwnedFd,
     pub peer: SocketAddr,
     pub local: SocketAddr,
@@ -55,11 +60,25 @@ pub struct Accepted {
 /// # Errors
 ///
 /// EAGAIN when there is none; EMFILE and ENFILE when there is no descriptor for it.
-pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<Accepted, Errno> {
+pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<ByteStream, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_fd().as_raw_fd(), flags)?;
     // SAFETY: accept4 has just returned this descriptor, so it is open and nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let (peer, local) = prepare(&socket, send_buffer_len)?;
+    Ok(ByteStream { socket, peer, local })
+}
+
+/// Makes a connection that was accepted elsewhere like one of [`accept`]'s; whose and to where.
+///
+/// # Errors
+///
+/// ENOTCONN when the peer is gone already.
+pub fn prepare(
+    socket: impl AsFd,
+    send_buffer_len: usize,
+) -> Result<(SocketAddr, SocketAddr), Errno> {
+    let fd = socket.as_fd().as_raw_fd();
     // Without it the tail of a picture waits for the acknowledgement of its beginning.
     setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
     setsockopt(&socket, sockopt::KeepAlive, &true)?;
@@ -69,7 +88,7 @@ pub fn accept(listener: impl AsFd, send_buffer_len: usize) -> Result<Accepted, E
     setsockopt(&socket, sockopt::SndBuf, &send_buffer_len)?;
     let peer = std_address(&getpeername::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
     let local = std_address(&getsockname::<SockaddrStorage>(fd)?).ok_or(Errno::EAFNOSUPPORT)?;
-    Ok(Accepted { socket, peer, local })
+    Ok((peer, local))
 }
 
 /// The address that a socket is bound to.
@@ -101,6 +120,16 @@ pub fn transmit(connection: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
     send(connection.as_fd().as_raw_fd(), bytes, flags)
 }
 
+/// Writes as much of these pieces, one after the other, as there is room for.
+///
+/// # Errors
+///
+/// As [`transmit`].
+pub fn transmit_pieces(connection: impl AsFd, pieces: &[IoSlice<'_>]) -> Result<usize, Errno> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(connection.as_fd().as_raw_fd(), pieces, &[], flags, None)
+}
+
 /// Says that nothing more will be written; what was written still arrives.
 pub fn finish(connection: impl AsFd) {
     let _ = shutdown(connection.as_fd().as_raw_fd(), Shutdown::Write);
@@ -128,3 +157,6 @@ pub fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 const BACKLOG: i32 = 128;
 /// Data that is not acknowledged for so long: the peer is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Silence before the first probe, and between two. With [`USER_TIMEOUT`], the second one ends it.
+const KEEP_IDLE_S: u32 = 15;
+const KEEP_INTERVAL_S: u32 = 5;

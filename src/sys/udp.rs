@@ -1,14 +1,17 @@
-//! UDP sockets of the server: many packets to many viewers in one call.
+//! UDP sockets of the server: many packets to many viewers, and to groups, in one call.
 //!
-//! Linux udp(7): `UDP_SEGMENT` lets one message carry a run of equal-sized packets.
+//! Linux udp(7): `UDP_SEGMENT` lets one message carry a run of equal-sized packets; ip(7), ipv6(7):
+//! `IP_PKTINFO` and `IPV6_PKTINFO` say from which address and interface.
 
 use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::{fmt, mem, ptr};
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, SockaddrStorage, bind,
     recvfrom, recvmsg, setsockopt, socket, sockopt,
@@ -71,6 +74,21 @@ impl AsFd for Socket {
 }
 
 impl Socket {
+    /// Says how many links a packet to a group may cross, and that players on this machine get it
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// None that a socket of ours has.
+    pub fn set_multicast(&self, ttl: u8) -> Result<(), Errno> {
+        if self.is_ipv6 {
+            set_int(self.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, ttl.into())?;
+            set_int(self.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 1)?;
+        }
+        set_int(self.as_fd(), libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, ttl.into())?;
+        set_int(self.as_fd(), libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, 1)
+    }
+
     /// Reads one datagram.
     ///
     /// # Errors
@@ -108,6 +126,8 @@ impl Socket {
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     pub to: SocketAddr,
+    /// `None`: from whichever address the routing table has.
+    pub from: Option<Source>,
     /// From the first byte of the first packet to the last byte of the last one.
     pub bytes: &'a [u8],
     /// Length of each packet but the last.
@@ -116,18 +136,49 @@ pub struct Run<'a> {
     pub gap_len: usize,
 }
 
+/// An address of this machine to send from, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    address: IpAddr,
+    /// 0: by the address, which for IPv4 is enough.
+    interface: u32,
+}
+
+impl Source {
+    /// Looks the interface up.
+    #[must_use]
+    pub fn of(address: SocketAddr) -> Self {
+        let interface = match address {
+            SocketAddr::V6(v6) if v6.scope_id() > 0 => v6.scope_id(),
+            SocketAddr::V6(_) => interface_with(address.ip()).unwrap_or(0),
+            SocketAddr::V4(_) => 0,
+        };
+        Self { address: address.ip(), interface }
+    }
+}
+
+fn interface_with(address: IpAddr) -> Option<u32> {
+    let has_it = |other: &SockaddrStorage| std_address(other).is_some_and(|it| it.ip() == address);
+    let mut interfaces = getifaddrs().ok()?;
+    let found = interfaces.find(|interface| interface.address.as_ref().is_some_and(has_it))?;
+    if_nametoindex(found.interface_name.as_str()).ok()
+}
+
 /// Room for the messages of one call, used again and again.
 pub struct Batch {
     messages: Vec<libc::mmsghdr>,
     names: Vec<SockaddrStorage>,
     parts: Vec<libc::iovec>,
-    controls: Vec<SegmentControl>,
+    controls: Vec<Control>,
 }
 
-/// A control message that carries the segment length.
+/// The control messages of one run: the segment length, and what to send from.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
-struct SegmentControl([u8; CONTROL_LEN]);
+struct Control {
+    bytes: [u8; CONTROL_LEN],
+    len: usize,
+}
 
 // SAFETY: the raw pointers in here are written anew by every `send`, from borrows that live
 // through it; between calls nobody reads them.
@@ -165,7 +216,7 @@ impl Batch {
         self.controls.clear();
         for run in runs {
             self.names.push(socket.name(run.to));
-            self.controls.push(segment_control(run.packet_len));
+            self.controls.push(Control::of(run, socket.is_ipv6));
             self.parts.extend(run.bytes.chunks(run.packet_len + run.gap_len).map(|chunk| {
                 let len = chunk.len().min(run.packet_len);
                 libc::iovec { iov_base: chunk.as_ptr().cast_mut().cast(), iov_len: len }
@@ -183,9 +234,10 @@ impl Batch {
             header.msg_namelen = name.len();
             header.msg_iov = self.parts[next_part..].as_mut_ptr();
             header.msg_iovlen = part_count as _;
-            if part_count > 1 {
-                header.msg_control = self.controls[index].0.as_mut_ptr().cast();
-                header.msg_controllen = CONTROL_LEN as _;
+            let control = &mut self.controls[index];
+            if control.len > 0 {
+                header.msg_control = control.bytes.as_mut_ptr().cast();
+                header.msg_controllen = control.len as _;
             }
             self.messages.push(message);
             next_part += part_count;
@@ -207,27 +259,59 @@ impl Batch {
     }
 }
 
-/// `cmsghdr { len, SOL_UDP, UDP_SEGMENT }` followed by the length as `u16`.
-fn segment_control(packet_len: usize) -> SegmentControl {
-    let mut control = SegmentControl([0; CONTROL_LEN]);
-    let segment = u16::try_from(packet_len).unwrap_or(u16::MAX);
-    // SAFETY: CMSG_LEN only computes.
-    let len = unsafe { libc::CMSG_LEN(2) };
-    let header = control.0.as_mut_ptr().cast::<libc::cmsghdr>();
-    // SAFETY: `control` is aligned for a `cmsghdr` and CONTROL_LEN bytes long, which CMSG_SPACE
-    // says is room for the header and two bytes of data; all zeros is a valid `cmsghdr`.
-    let header = unsafe { &mut *header };
-    header.cmsg_len = len as _;
-    header.cmsg_level = libc::SOL_UDP;
-    header.cmsg_type = libc::UDP_SEGMENT;
-    let data = size_of::<libc::cmsghdr>();
-    control.0[data..data + 2].copy_from_slice(&segment.to_ne_bytes());
-    control
+impl Control {
+    /// What the kernel has to be told of `run`; nothing, if it is one packet from anywhere.
+    fn of(run: &Run<'_>, is_ipv6: bool) -> Self {
+        let mut control = Self { bytes: [0; CONTROL_LEN], len: 0 };
+        if run.bytes.len() > run.packet_len {
+            let segment = u16::try_from(run.packet_len).unwrap_or(u16::MAX);
+            control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &segment.to_ne_bytes());
+        }
+        let Some(Source { address, interface }) = run.from else { return control };
+        match address {
+            // `in_pktinfo { ifindex, spec_dst, addr }`: the second is what to send from.
+            IpAddr::V4(v4) if !is_ipv6 => {
+                let mut info = [0; 12];
+                info[..4].copy_from_slice(&interface.to_ne_bytes());
+                info[4..8].copy_from_slice(&v4.octets());
+                control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+            }
+            // `in6_pktinfo { addr, ifindex }`
+            address => {
+                let v6 = match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                let mut info = [0; 20];
+                info[..16].copy_from_slice(&v6.octets());
+                info[16..].copy_from_slice(&interface.to_ne_bytes());
+                control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+            }
+        }
+        control
+    }
+
+    /// Appends `cmsghdr { len, level, kind }` and the data, padded.
+    fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
+        const ALIGNED: usize = size_of::<usize>();
+        let header_len = size_of::<libc::cmsghdr>();
+        let len = header_len + data.len();
+        let (level, kind) = (level.to_ne_bytes(), kind.to_ne_bytes());
+        let at = &mut self.bytes[self.len..self.len + len];
+        at[..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
+        at[header_len - 8..header_len - 4].copy_from_slice(&level);
+        at[header_len - 4..header_len].copy_from_slice(&kind);
+        at[header_len..].copy_from_slice(data);
+        self.len += len.next_multiple_of(ALIGNED);
+    }
 }
 
-/// `CMSG_SPACE(sizeof(u16))`.
-const CONTROL_LEN: usize = size_of::<libc::cmsghdr>() + size_of::<usize>();
-const _: () = assert!(CONTROL_LEN == if cfg!(target_pointer_width = "64") { 24 } else { 16 });
+/// The longest segment length and `in6_pktinfo` together.
+const CONTROL_LEN: usize = 2 * size_of::<libc::cmsghdr>() + size_of::<usize>() + 24;
+// `push` writes a length of one word and two numbers of four bytes. musl has padding after its
+// shorter length, which on little-endian machines reads the same.
+const _: () = assert!(size_of::<libc::cmsghdr>() == size_of::<usize>() + 8);
+const _: () = assert!(cfg!(target_endian = "little"));
 /// Runs in one call: 64 viewers on one machine is the default's limit.
 pub const RUNS_MAX: usize = 64;
 /// A second of 8 Mbit/s for many viewers; the kernel may allow less.
@@ -252,7 +336,13 @@ mod tests {
     fn runs_arrive_as_single_packets_without_the_gaps() {
         let (from, to, other) = (bind_any(0).unwrap(), bind_any(0).unwrap(), bind_any(0).unwrap());
         let bytes: Vec<u8> = (0..=255).cycle().take(104 * 5 + 50).collect();
-        let run = |to: &Socket, bytes| Run { to: loopback(to), bytes, packet_len: 100, gap_len: 4 };
+        let run = |to: &Socket, bytes| Run {
+            to: loopback(to),
+            from: None,
+            bytes,
+            packet_len: 100,
+            gap_len: 4,
+        };
         let runs = [run(&to, &bytes[..]), run(&other, &bytes[..100]), run(&to, &bytes[..204])];
         assert_eq!(Batch::default().send(&from, &runs), Ok(3));
         let lens: Vec<usize> = receive_all(&to).iter().map(Vec::len).collect();
@@ -264,9 +354,36 @@ mod tests {
     fn an_icmp_error_says_whose_it_was() {
         let from = bind_any(0).unwrap();
         let gone = loopback(&bind_any(0).unwrap());
-        let run = Run { to: gone, bytes: b"x", packet_len: 1, gap_len: 0 };
+        let run = Run { to: gone, from: None, bytes: b"x", packet_len: 1, gap_len: 0 };
         assert_eq!(Batch::default().send(&from, &[run]), Ok(1));
         assert_eq!(from.receive_error(), Ok(Some(gone)));
         assert_eq!(from.receive_error(), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn packets_come_from_the_address_that_they_are_sent_from() {
+        for (local, other) in [("127.0.0.1:0", "127.0.0.9:0"), ("[::1]:0", "[::1]:0")] {
+            let (local, other): (SocketAddr, SocketAddr) =
+                (local.parse().unwrap(), other.parse().unwrap());
+            let (from, Ok(to)) = (bind_any(0).unwrap(), bind_exactly(local)) else { continue };
+            let source = Source::of(other);
+            assert_eq!(source.interface > 0, other.is_ipv6(), "loopback has an index");
+            let bytes = [7; 104 + 104 + 30];
+            let to_address = super::super::tcp::local_address(&to).unwrap();
+            let run = Run {
+                to: to_address,
+                from: Some(source),
+                bytes: &bytes,
+                packet_len: 100,
+                gap_len: 4,
+            };
+            let single = Run { bytes: &bytes[..50], ..run };
+            assert_eq!(Batch::default().send(&from, &[run, single]), Ok(2));
+            let mut into = [0; 200];
+            for len in [100, 100, 30, 50] {
+                let (got, sender) = to.receive(&mut into).unwrap();
+                assert_eq!((got, sender.unwrap().ip()), (len, other.ip()));
+            }
+        }
     }
 }

@@ -17,15 +17,11 @@ impl Wake {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Self)
     }
 
-    /// Makes the descriptor readable. A wake that finds it readable already is the same wake.
+    /// Makes the descriptor readable, for good: level-triggered, it wakes until the end;
+    /// edge-triggered, once more with every call.
     pub fn wake(&self) {
         // EAGAIN means that the counter is full, so the waiter will wake anyway.
         let _ = self.0.write(1);
-    }
-
-    /// Makes the descriptor unreadable again.
-    pub fn clear(&self) {
-        let _ = self.0.read();
     }
 }
 

@@ -122,8 +122,8 @@ fn is_der(bytes: &[u8]) -> bool {
     };
     match content {
         [2, 1, 0 | 1, 0x30, 0x0d, 6, 9, rest @ ..] => rest.starts_with(RSA),
-        [2, 1, 0 | 1, 0x30, _, 6, 7, rest @ ..] => rest.starts_with(EC),
-        [2, 1, 0 | 1, 0x30, 5, 6, 3, 0x2b, 0x65, ..] => true,
+        [2, 1, 0 | 1, 0x30, _, 6, 7, rest @ ..] => rest.starts_with(EC) && !is_form(content),
+        [2, 1, 0 | 1, 0x30, 5, 6, 3, 0x2b, 0x65, ..] => !is_form(content),
         [2, 1, 1, 4, len @ (0x20 | 0x30 | 0x42), rest @ ..] => {
             rest.get(usize::from(*len)).is_some_and(|tag| [0xa0, 0xa1].contains(tag))
         }
@@ -135,6 +135,17 @@ fn is_der(bytes: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the public key follows where the private one would be: libraries hold such forms, to
+/// fill them in.
+fn is_form(content: &[u8]) -> bool {
+    let start = content.get(..64).unwrap_or(content);
+    let is_edwards = start.windows(5).any(|at| matches!(at, [4, 0x20, 0x81, 0x21, 0]));
+    let is_curve = start.windows(7).any(|at| {
+        matches!(at, [4, 0x20 | 0x30 | 0x42, 0xa1, outer, 3, inner, 0] if *outer == *inner + 2)
+    });
+    is_edwards || is_curve
 }
 
 /// What a program makes of its input.
@@ -194,7 +205,16 @@ fn each_kind_of_secret_is_found_and_what_only_looks_like_one_is_not() {
         let found = secrets_in(&secret).count();
         assert_eq!(found, 1, "{}", secret.escape_ascii());
     }
-    let harmless: [&[u8]; 5] = [
+    let curve = &[0x30, 0x81, 0x87, 2, 1, 0, 0x30, 0x13, 6, 7];
+    let inside = &[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7, 4, 0x6d, 0x30, 0x6b, 2, 1, 1];
+    let form = [&curve[..], EC, inside, &[4, 0x20, 0xa1, 0x44, 3, 0x42, 0]].concat();
+    let filled_in = [&curve[..], EC, inside, &[4, 0x20], &[7; 32], &[0xa1, 0x44, 3, 0x42, 0]];
+    assert!(secrets_in(&filled_in.concat()).next().is_some());
+    let edwards = [0x30, 0x51, 2, 1, 1, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let edwards_form = [&edwards[..], &[0x81, 0x21, 0]].concat();
+    let harmless: [&[u8]; 7] = [
+        &form,
+        &edwards_form,
         b"-----BEGIN RSA PRIVATE KEY-----\0-----END RSA PRIVATE KEY-----\0",
         br#"{ "password": "", "psk": "..." }, "password" is missing"#,
         b"psk=\"%s\" password=\0",

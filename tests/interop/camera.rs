@@ -35,7 +35,10 @@ impl Camera {
     pub(crate) fn start_with(credentials: &Credentials, arguments: &[&str]) -> Self {
         let mut command = binary();
         command.arg("run").args(arguments);
-        command.args(["--rtsp", "127.0.0.1:0", "--http", "off", "--user", &credentials.user]);
+        command.args(["--rtsp", "127.0.0.1:0", "--user", &credentials.user]);
+        if !arguments.contains(&"--http") {
+            command.args(["--http", "off"]);
+        }
         command.env("OCELLUS_PASSWORD", &credentials.password).env("RUST_LOG", "info");
         Self::spawn(&mut command)
     }

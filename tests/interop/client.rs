@@ -212,7 +212,7 @@ impl Client {
         }
     }
 
-    fn responses(&self) -> usize {
+    pub(crate) fn responses(&self) -> usize {
         self.capture.events.iter().filter(|e| matches!(e.kind, Kind::Response(_))).count()
     }
 

@@ -148,8 +148,8 @@ fn a_refused_transport_may_be_followed_by_another_on_the_same_connection() {
     let mut client = Client::connect(&camera.url, &credentials());
     assert_eq!(client.describe().status(), 200);
     let control = client.control.clone();
-    let multicast = [("Transport", "RTP/AVP;multicast;port=5000-5001")];
-    assert_eq!(client.authorized("SETUP", &control, &multicast).status(), 461);
+    let encrypted = [("Transport", "RTP/SAVP;unicast;client_port=5000-5001")];
+    assert_eq!(client.authorized("SETUP", &control, &encrypted).status(), 461);
     // FFmpeg falls back from UDP to TCP with a session of its own and no TEARDOWN.
     assert_eq!(client.setup(Lower::Udp).status(), 200);
     client.session = None;
@@ -157,4 +157,29 @@ fn a_refused_transport_may_be_followed_by_another_on_the_same_connection() {
     let from = client.capture.events.len();
     assert_eq!(client.play().status(), 200);
     assert!(sees_media(&mut client, from));
+}
+
+#[test]
+fn who_finds_no_room_is_told_so_until_there_is_some() {
+    let camera = start();
+    let mut clients: Vec<_> =
+        [(); 16].map(|()| Client::connect(&camera.url, &credentials())).into();
+    let options = |client: &mut Client| client.request("OPTIONS", "*", &[]);
+    assert!(clients.iter_mut().all(|client| options(client).status() == 200));
+    for _ in 0..3 {
+        let mut one_more = Client::connect(&camera.url, &credentials());
+        // Before it has asked for anything.
+        let refused = one_more.raw(b"");
+        assert_eq!(refused.status(), 503);
+        assert_eq!(refused.header("Retry-After"), Some("30"));
+    }
+    assert!(clients.iter_mut().all(|client| options(client).status() == 200));
+    drop(clients.pop());
+    // Its end may be noticed after the first newcomer.
+    let mut statuses = (0..20).map(|_| {
+        let mut one_more = Client::connect(&camera.url, &credentials());
+        let refused = one_more.listen_until(Duration::from_millis(50), |it| it.responses() > 0);
+        if refused { 503 } else { options(&mut one_more).status() }
+    });
+    assert!(statuses.any(|status| status == 200));
 }

@@ -20,15 +20,8 @@ const WATCH: Duration = Duration::from_secs(16);
 fn a_viewer_who_stops_reading_is_dropped_and_fifteen_others_lose_nothing() {
     let size = ["--size", "640x360", "--fps", "30", "--bitrate", "1M"];
     let camera = Camera::start(&[&["--source", "pattern"], &size[..]].concat());
-    let expect = Expect {
-        credentials: credentials(),
-        size: (640, 360),
-        fps: 30.0,
-        gop: Duration::from_secs(1),
-        packet_len_max: 1372,
-        clip: None,
-    };
-    let stalled = stall(&camera);
+    let expect = Expect::pattern((640, 360));
+    let stalled = stall(&camera.url);
     let watched = thread::scope(|scope| {
         let viewers: Vec<_> = (0..15)
             .map(|number| {
@@ -57,7 +50,7 @@ fn a_viewer_who_stops_reading_is_dropped_and_fifteen_others_lose_nothing() {
 }
 
 /// Plays for a while; odd numbers over TCP, even ones over UDP.
-fn watch(url: &str, number: usize) -> Client {
+pub(crate) fn watch(url: &str, number: usize) -> Client {
     let mut client = Client::connect(url, &credentials());
     assert_eq!(client.describe().status(), 200);
     let lower = if number % 2 == 1 { Lower::Tcp } else { Lower::Udp };
@@ -69,8 +62,8 @@ fn watch(url: &str, number: usize) -> Client {
 }
 
 /// Plays over TCP with a small receive buffer, and then reads no more.
-fn stall(camera: &Camera) -> (Client, Instant) {
-    let mut client = Client::connect(&camera.url, &credentials());
+pub(crate) fn stall(url: &str) -> (Client, Instant) {
+    let mut client = Client::connect(url, &credentials());
     setsockopt(client.stream(), sockopt::RcvBuf, &4096).unwrap();
     assert_eq!(client.describe().status(), 200);
     assert_eq!(client.setup(Lower::Tcp).status(), 200);

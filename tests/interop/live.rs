@@ -32,14 +32,7 @@ fn judge(camera: &Camera, expect: &Expect<'_>) {
 fn the_pattern_breaks_no_rule_over_tcp_and_udp() {
     let size = ["--size", "640x360", "--fps", "30", "--bitrate", "1M"];
     let camera = Camera::start(&[&["--source", "pattern"], &size[..]].concat());
-    let expect = Expect {
-        credentials: credentials(),
-        size: (640, 360),
-        fps: 30.0,
-        gop: Duration::from_secs(1),
-        packet_len_max: 1372,
-        clip: None,
-    };
+    let expect = Expect::pattern((640, 360));
     judge(&camera, &expect);
 }
 

@@ -4,7 +4,7 @@
 //! rule by rule; then the players that people have (FFmpeg, GStreamer, retina) must decode.
 //! Nothing here calls the camera's own protocol code.
 //!
-//! Not covered: virtual time, loss and reordering (`tests/sim`), and anything over HTTP.
+//! Not covered: virtual time, loss and reordering (`tests/sim`).
 //!
 //! A missing tool fails the test when `CI` or `OCELLUS_REQUIRE_TOOLS=1` is set, else it is printed.
 #![allow(
@@ -26,11 +26,17 @@ mod digest;
 mod fanout;
 mod golden;
 mod live;
+mod multicast;
 mod nal;
+mod openmetrics;
 mod planted;
 mod players;
 mod process;
+mod relay;
 mod retina_client;
 mod rtpinfo;
+mod rtsps;
 mod sandboxed;
+mod tunnel;
 mod validate;
+mod web;

@@ -11,18 +11,18 @@ use crate::camera::{Camera, credentials};
 use crate::client::Lower;
 use crate::digest::Credentials;
 use crate::process::{self, FFMPEG, Finished};
-use crate::{clip, retina_client};
+use crate::{clip, retina_client, tunnel};
 
-const GSTREAMER: [(&str, &[&str]); 3] = [
+pub(crate) const GSTREAMER: [(&str, &[&str]); 3] = [
     ("gst-launch-1.0", &["--version"]),
     ("gst-inspect-1.0", &["rtspsrc"]),
     ("gst-inspect-1.0", &["avdec_h264"]),
 ];
 
 /// Pictures that every player has to decode.
-const PICTURES: usize = 75;
+pub(crate) const PICTURES: usize = 75;
 /// 75 pictures take 2.5 s; the rest is for a loaded machine.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 fn players_decode_the_pattern_over_tcp_and_udp() {
@@ -35,6 +35,15 @@ fn players_decode_a_file_over_tcp_and_udp() {
     let Some(clip) = clip::clip() else { return };
     let camera = Camera::start(&["--source", &format!("file:{}", clip.path.display())]);
     play_all(&camera);
+}
+
+#[test]
+fn players_decode_over_tcp_and_udp_of_ipv6() {
+    let (mut camera, urls) = tunnel::both_families();
+    if let [_, ipv6] = &urls[..] {
+        camera.url.clone_from(ipv6);
+        play_all(&camera);
+    }
 }
 
 /// Small enough for an emulated processor: `scripts/check cross` runs the static binary here.
@@ -65,7 +74,7 @@ pub(crate) fn play_all(camera: &Camera) {
 }
 
 /// Puts credentials into an RTSP URL, as a user types them.
-fn login(url: &str, credentials: &Credentials) -> String {
+pub(crate) fn login(url: &str, credentials: &Credentials) -> String {
     let escape = |text: &str| -> String {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         let escaped = text.bytes().map(|byte| match plain(byte) {

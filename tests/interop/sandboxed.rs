@@ -6,14 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::camera::{Camera, credentials};
+use crate::client::Lower;
 use crate::players::play_all;
 use crate::process::{self, Finished};
+use crate::{relay, retina_client, rtsps, web};
 
 /// A folder that goes when the test does.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("ocellus-{name}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path.canonicalize().unwrap())
@@ -22,8 +24,10 @@ impl Folder {
     /// Puts a configuration into it that plays `source`.
     fn configure(&self, source: &str) -> PathBuf {
         let file = self.0.join("ocellus.json");
+        let identity = self.0.join("identity.pem");
         let text = format!(
             r#"{{ "camera": {{ "source": "{source}" }},
+                 "rtsp": {{ "tls": {{ "certificate": {identity:?}, "key": {identity:?} }} }},
                  "streams": [ {{ "name": "main", "width": 640, "height": 360, "fps": 30 }} ] }}"#
         );
         fs::write(&file, text).unwrap();
@@ -39,8 +43,12 @@ impl Drop for Folder {
 
 fn sandboxed(config: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocellus"));
-    command.args(["run", "--rtsp", "127.0.0.1:0", "--http", "off", "--user", "admin", "--config"]);
-    command.arg(config).env("OCELLUS_PASSWORD", &credentials().password);
+    let listen = ["--rtsp", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    command.arg("run").args(listen).args(["--user", "admin", "--config"]);
+    command
+        .arg(config)
+        .args(["--rtsps", "127.0.0.1:0"])
+        .env("OCELLUS_PASSWORD", &credentials().password);
     command.env("RUST_LOG", "info").env("OCELLUS_SANDBOX", "1");
     command
 }
@@ -64,9 +72,14 @@ fn players_do_not_notice_the_sandbox_and_no_thread_is_outside() {
     let log = camera.log();
     assert!(log.contains("run: sandbox") && log.contains("calls=true"), "{log}");
     let modes = of_each_thread(pid, "Seccomp");
-    assert!(modes.len() >= 4 && modes.iter().all(|mode| mode == "2"), "{modes:?}");
+    assert!(modes.len() >= 5 && modes.iter().all(|mode| mode == "2"), "{modes:?}");
     assert!(of_each_thread(pid, "NoNewPrivs").iter().all(|is_set| is_set == "1"));
     play_all(&camera);
+    web::is_well(&camera);
+    // Made before the door was shut.
+    let identity = folder.0.join("identity.pem");
+    let url = relay::decrypted(&rtsps::urls(&camera.log())[0], &identity);
+    retina_client::decodes(&url, Lower::Tcp, 75);
     let (status, took, _) = camera.stop();
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(1), "{took:?}");

@@ -7,7 +7,7 @@
 pub mod h264;
 #[path = "../../src/ring/mod.rs"]
 pub mod ring;
-#[path = "../../src/stats.rs"]
+#[path = "../../src/stats/mod.rs"]
 pub mod stats;
 #[path = "../../src/time.rs"]
 pub mod time;

@@ -2,15 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use md5::{Digest, Md5};
+use ocellus::auth::{Role, User};
 use ocellus::h264::ParameterSets;
-use ocellus::rtsp::{ConnectionId, Event, Role, Server, Settings, Stream, User};
+use ocellus::rtsp::{ConnectionId, Event, FirstPacket, Multicast, Server, Settings, Stream};
 use ocellus::time::Instant;
 
 pub(crate) const LOCAL: &str = "[::ffff:192.0.2.1]:554";
+
+/// Where stream 0 is sent in tests that ask for it by multicast.
+pub(crate) const GROUPS: Multicast = Multicast {
+    ipv4: Some(Ipv4Addr::new(239, 255, 1, 2)),
+    ipv6: None,
+    port: 5004,
+    ttl: 1,
+    is_source_specific: false,
+};
 
 pub(crate) struct Camera {
     pub(crate) server: Server,
@@ -30,8 +40,9 @@ pub(crate) fn settings() -> Settings {
         paths: paths.iter().map(|&path| path.to_owned()).collect(),
         name: "front door".to_owned(),
         ssrc,
-        bitrate_kbps: 2_000,
+        bandwidth_kbps: 2_000,
         fps: 25.0,
+        multicast: None,
     };
     Settings {
         realm: "ocellus".to_owned(),
@@ -95,7 +106,7 @@ impl Camera {
     }
 
     pub(crate) fn idr(&mut self, stream: usize, seq: u16, rtptime: u32) {
-        self.server.idr_packetized(self.now, stream, seq, rtptime);
+        self.server.idr_packetized(self.now, stream, FirstPacket { seq, rtptime, wall: None });
         self.drain();
     }
 

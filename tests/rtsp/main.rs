@@ -16,3 +16,4 @@ mod logins;
 mod random;
 mod sessions;
 mod transcript;
+mod tunnel;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ocellus::rtsp::{ConnectionId, Event, Settings};
 
-use crate::camera::{Camera, LOCAL, Random, digest, header, settings};
+use crate::camera::{Camera, GROUPS, LOCAL, Random, digest, header, settings};
 
 /// Lines that clients send, for the mutations to work on.
 fn corpus() -> Vec<Vec<u8>> {
@@ -85,7 +85,9 @@ fn mutated_dialogues_neither_panic_nor_pile_up() {
     for round in 0..40 {
         let mut random = Random::new(round);
         let no_auth = random.below(2) == 0;
-        let mut camera = Camera::new(Settings { no_auth, ..settings() });
+        let mut settings = Settings { no_auth, ..settings() };
+        settings.streams[0].multicast = (random.below(2) == 0).then_some(GROUPS);
+        let mut camera = Camera::new(settings);
         let mut open: Vec<ConnectionId> = Vec::new();
         let mut last: BTreeMap<ConnectionId, String> = BTreeMap::new();
         for _ in 0..1_000 {
@@ -179,7 +181,9 @@ fn every_request_is_answered_once_and_in_order() {
     ];
     for round in 0..300 {
         let mut random = Random::new(1_000 + round);
-        let mut camera = Camera::new(Settings { no_auth: true, ..settings() });
+        let mut settings = Settings { no_auth: true, ..settings() };
+        settings.streams[0].multicast = Some(GROUPS);
+        let mut camera = Camera::new(settings);
         let id = camera.connect("192.0.2.7:40000");
         let mut session = "0".to_owned();
         let mut asked = Vec::new();
@@ -187,12 +191,13 @@ fn every_request_is_answered_once_and_in_order() {
         for n in 0..40_u32 {
             let method = METHODS[random.below(METHODS.len())];
             let cseq = n * 3 + 1;
-            let path = ["main/", "sub/", "nowhere", "main/trackID=0"][random.below(4)];
+            let path =
+                ["main/", "sub/", "nowhere", "main/trackID=0", "main/multicast/"][random.below(5)];
             let mut text = format!("{method} rtsp://cam/{path} RTSP/1.0\r\nCSeq: {cseq}\r\n");
             if random.below(4) > 0 && session != "0" {
                 text += &format!("Session: {session}\r\n");
             }
-            text += "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n";
+            text += "Transport: RTP/AVP/TCP;unicast;interleaved=0-1,RTP/AVP;multicast\r\n\r\n";
             asked.push(cseq);
             // With frames between, and cut anywhere.
             text += ["", "$\u{1}\u{0}\u{4}abcd", "\r\n"][random.below(3)];

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use ocellus::rtsp::{
-    ConnectionId, Delivery, Event, IDLE_TIMEOUT, MAX_PENDING, Refused, SESSION_TIMEOUT, SessionId,
+    ConnectionId, Delivery, Event, FirstPacket, IDLE_TIMEOUT, LEAVING_TIMEOUT, MAX_PENDING,
+    Refused, SESSION_TIMEOUT, SessionId, Settings,
 };
+use ocellus::stats::Ending;
+use ocellus::time::NtpTimestamp;
 
-use crate::camera::{Camera, LOCAL, header, status};
+use crate::camera::{Camera, GROUPS, LOCAL, header, settings, status};
 
 /// Sets a session up and returns its id as text.
 fn set_up(camera: &mut Camera, id: ConnectionId, transport: &str) -> String {
@@ -202,6 +205,10 @@ fn an_address_has_as_many_connections_as_it_may_have() {
     for peer in ["192.0.2.7:1", "[::ffff:192.0.2.7]:2"] {
         assert_eq!(accept(&mut camera, peer), Err(Refused::TooManyFromAddress));
     }
+    let answer = String::from_utf8(Refused::TooManyFromAddress.response()).unwrap();
+    assert_eq!(status(&answer), 503);
+    assert_eq!(header(&answer, "Retry-After"), Some("30"));
+    assert!(answer.lines().next().unwrap().contains("too many connections from one address"));
     assert!(accept(&mut camera, "192.0.2.8:1").is_ok());
     camera.disconnect(ids[3]);
     assert!(accept(&mut camera, "192.0.2.7:3").is_ok());
@@ -237,7 +244,10 @@ fn viewers_that_come_and_go_leave_nothing_behind() {
         camera.idr(0, 5, 6);
         if n % 2 == 0 {
             let session = SessionId(u128::from_str_radix(&session, 16).unwrap());
-            assert_eq!(camera.events.back(), Some(&Event::Teardown { session }));
+            assert_eq!(
+                camera.events.back(),
+                Some(&Event::Teardown { session, why: Ending::Disconnected })
+            );
         }
         camera.output.clear();
         camera.events.clear();
@@ -292,8 +302,90 @@ fn a_viewer_that_is_gone_ends_its_session_once() {
     let id = camera.connect("192.0.2.7:40000");
     let udp = set_up(&mut camera, id, UDP);
     let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
-    camera.server.end(session);
-    camera.server.end(session);
+    camera.server.end(session, Ending::Unreachable);
+    camera.server.end(session, Ending::Unreachable);
     camera.drain();
-    assert_eq!(camera.events.drain(..).collect::<Vec<_>>(), [Event::Teardown { session }]);
+    assert_eq!(
+        camera.events.drain(..).collect::<Vec<_>>(),
+        [Event::Teardown { session, why: Ending::Unreachable }]
+    );
+}
+
+#[test]
+fn a_receiver_that_says_bye_is_gone_soon_unless_it_says_something_else() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let udp = set_up(&mut camera, id, UDP);
+    let session = SessionId(u128::from_str_radix(&udp, 16).unwrap());
+    // A new SSRC after a collision.
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT - Duration::from_millis(1));
+    camera.server.alive(camera.now, session);
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(camera.events.len(), 0);
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT);
+    let ended = Event::Teardown { session, why: Ending::TimedOut };
+    assert!(camera.events.drain(..).any(|event| event == ended));
+    // A connection that is open says more than a BYE in it.
+    let id = camera.connect("192.0.2.7:40001");
+    let tcp = set_up(&mut camera, id, TCP);
+    let session = SessionId(u128::from_str_radix(&tcp, 16).unwrap());
+    camera.server.leaving(camera.now, session);
+    camera.pass(LEAVING_TIMEOUT);
+    assert_eq!(camera.server.counts().sessions, 1);
+}
+
+#[test]
+fn a_listener_to_a_group_is_alive_as_long_as_its_connection() {
+    let mut with_group = Settings { no_auth: true, ..settings() };
+    with_group.streams[0].multicast = Some(GROUPS);
+    let mut camera = Camera::new(with_group);
+    camera.sets();
+    let id = camera.connect("192.0.2.7:40000");
+    let group = set_up(&mut camera, id, "RTP/AVP;multicast");
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    camera.send(id, request("PLAY", &group).as_bytes());
+    camera.pass(Duration::from_secs(2));
+    // It reports to the group alone, as openRTSP does, for hours.
+    camera.pass(Duration::from_secs(10_000));
+    assert_eq!(camera.server.counts().playing, 1);
+    camera.disconnect(id);
+    camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(camera.server.counts().sessions, 1);
+    camera.pass(Duration::from_millis(1));
+    assert_eq!(camera.server.counts().sessions, 0);
+    // Before it plays, and while it has paused, it has to say something.
+    let id = camera.connect("192.0.2.7:40001");
+    set_up(&mut camera, id, "RTP/AVP;multicast");
+    camera.pass(SESSION_TIMEOUT);
+    assert_eq!(camera.server.counts().sessions, 0);
+}
+
+#[test]
+fn the_time_of_day_is_said_when_it_is_known() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, TCP);
+    camera.send(id, request("PLAY", &session).as_bytes());
+    let since_1970 = Duration::from_millis(1_795_358_240_250);
+    let wall = Some(NtpTimestamp::from_unix(since_1970));
+    camera.server.idr_packetized(camera.now, 0, FirstPacket { seq: 5, rtptime: 6, wall });
+    camera.drain();
+    let answer = camera.read(id);
+    assert_eq!(header(&answer, "Range"), Some("clock=20261122T143720.250Z-"), "{answer}");
+    assert!(header(&answer, "RTP-Info").unwrap().ends_with(";seq=5;rtptime=6"));
+}
+
+#[test]
+fn a_description_says_what_a_stream_was_measured_to_need() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let describe = "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n";
+    for (measured, said, version) in [(1, 2_000, 1), (2_500, 2_500, 2), (2_400, 2_500, 2)] {
+        camera.server.bandwidth(0, measured);
+        let answer = camera.ask(id, describe);
+        assert!(answer.contains(&format!("\r\nb=AS:{said}\r\n")), "{answer}");
+        assert!(answer.contains(&format!(" {version} IN IP4 192.0.2.1\r\n")), "{answer}");
+    }
 }

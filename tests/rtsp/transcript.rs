@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ocellus::rtsp::{ConnectionId, Delivery, Event, SessionId, Settings};
 
-use crate::camera::{Camera, Random, digest, settings};
+use crate::camera::{Camera, GROUPS, Random, digest, settings};
 
 /// How input is cut before it reaches the server.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +46,13 @@ fn every_transcript_plays_the_same_however_its_bytes_are_cut() {
 }
 
 fn play(name: &str, text: &str, cut: Cut) {
-    let no_auth = text.lines().any(|line| line == "@no-auth");
+    let has = |wanted: &str| text.lines().any(|line| line == wanted);
+    let mut settings = Settings { no_auth: has("@no-auth"), ..settings() };
+    if has("@multicast") {
+        settings.streams[0].multicast = Some(GROUPS);
+    }
     let mut player = Player {
-        camera: Camera::new(Settings { no_auth, ..settings() }),
+        camera: Camera::new(settings),
         cut,
         connections: BTreeMap::new(),
         lines: BTreeMap::new(),
@@ -78,7 +82,7 @@ fn play(name: &str, text: &str, cut: Cut) {
         }
         match marker {
             "<" => player.expect_line(peer, rest, &at),
-            "" | "#" | "@no-auth" => {}
+            "" | "#" | "@no-auth" | "@multicast" => {}
             _ => player.direct(marker, rest, &at),
         }
     }
@@ -176,6 +180,10 @@ impl Player {
                         format!("play {stream} interleaved {rtp_channel}-{rtcp_channel}")
                     }
                     Delivery::Udp { rtp, rtcp } => format!("play {stream} udp {rtp} {rtcp}"),
+                    Delivery::Multicast { rtp, rtcp, from } => {
+                        let from = from.map_or_else(|| "anywhere".to_owned(), |it| it.to_string());
+                        format!("play {stream} multicast {rtp} {rtcp} from {from}")
+                    }
                 }
             }
             Event::Pause { .. } => "pause".to_owned(),

@@ -137,10 +137,16 @@ fn a_wrong_value_is_named_with_its_path_and_what_is_allowed() {
         (r#"{ "rtsp": { "packet_size": 1461 } }"#, "rtsp.packet_size: 1461 is", "256 to 1460"),
         (r#"{ "rtsp": { "max_viewers": 0 } }"#, "rtsp.max_viewers: 0 is not", "from 1 to 1024"),
         (
-            r#"{ "http": { "listen": ["[::]:8080"] } }"#,
-            r#"http.listen[0]: "[::]:8080" is not"#,
-            "this build has no HTTP side yet",
+            r#"{ "http": { "listen": ["[::]:8554"] } }"#,
+            r#"http.listen[0]: "[::]:8554" is not"#,
+            "an address that nothing listens on yet",
         ),
+        (
+            r#"{ "http": { "listen": ["[::]:80", "[::1]:0", "[::1]:0", "[::]:80"] } }"#,
+            r#"http.listen[3]: "[::]:80" is not"#,
+            "an address that nothing listens on yet",
+        ),
+        (r#"{ "http": { "listen": ["off"] } }"#, r#"http.listen[0]: "off" is not"#, "ADDRESS:PORT"),
         (r#"{ "network": { "hostname": "-x" } }"#, r#"network.hostname: "-x" is not"#, "hyphen"),
         (r#"{ "time": { "ntp": ["a b"] } }"#, r#"time.ntp[0]: "a b" is not"#, "a host name"),
         (r#"{ "time": { "ntp": "x" } }"#, r#"time.ntp: "x" is not"#, "a list, in brackets"),
@@ -212,11 +218,17 @@ fn without_passwords_only_loopback_is_allowed() {
         (r#""127.0.0.1:8554", "0.0.0.0:8555""#, false),
         (r#""192.168.0.1:8554""#, false),
     ] {
-        let text = format!(r#"{{ "auth": false, "rtsp": {{ "listen": [{listen}] }} }}"#);
-        let outcome = Config::from_json(&text);
-        assert_eq!(outcome.is_ok(), fine, "{listen}");
-        if let Err(error) = outcome {
-            assert!(matches!(error, Error::OpenToStrangers { .. }), "{error}");
+        let [rtsp, http] = [listen, "\"127.0.0.1:0\""];
+        for [rtsp, http] in [[rtsp, http], [http, &listen.replace("8554", "8080")], [rtsp, ""]] {
+            let text = format!(
+                r#"{{ "auth": false, "rtsp": {{ "listen": [{rtsp}] }},
+                      "http": {{ "listen": [{http}] }} }}"#
+            );
+            let outcome = Config::from_json(&text);
+            assert_eq!(outcome.is_ok(), fine, "{text}");
+            if let Err(error) = outcome {
+                assert!(matches!(error, Error::OpenToStrangers { .. }), "{error}");
+            }
         }
     }
     assert!(matches!(

@@ -211,13 +211,55 @@ fn a_reset_with_a_configuration_beside_it_starts_anew_with_that() {
     assert_eq!(card.kept().name, "gate");
 }
 
+/// What the camera is told of its certificate.
+fn given_identity(card: &Card) -> (Config, String) {
+    let mut config = settings::parse_config(GATE).unwrap();
+    let run = Scratch::new();
+    let path = run.0.join("identity.pem");
+    give_identity(&mut config, &card.data.0, &path);
+    (config, fs::read_to_string(path).unwrap_or_default())
+}
+
+#[test]
+fn the_camera_is_told_where_its_certificate_is_which_only_a_reset_changes() {
+    let card = Card::keeping("gate");
+    let (config, first) = given_identity(&card);
+    assert!(config.rtsp.tls.certificate.is_some() && config.rtsp.tls.listen.len() == 1);
+    assert_eq!(config.rtsp.tls.certificate, config.rtsp.tls.key);
+    assert_eq!(given_identity(&card).1, first);
+    card.put(RESET, b"");
+    card.start();
+    assert_ne!(given_identity(&card).1, first);
+
+    let mut off = Config::default();
+    let nowhere = card.data.0.join("missing/identity.pem");
+    give_identity(&mut off, &card.data.0, &nowhere);
+    assert_eq!(off, Config::default());
+    off.rtsp.tls.listen.push("[::]:322".parse().unwrap());
+    give_identity(&mut off, &card.data.0, &nowhere);
+    assert_eq!(off, Config::default(), "without a place for it nothing is encrypted");
+}
+
+#[test]
+fn a_wrong_certificate_is_answered_and_a_right_one_takes_the_answer_away() {
+    let card = Card::keeping("gate");
+    card.put(settings::IDENTITY_GIVEN, b"no PEM");
+    assert_eq!(card.start().name, "gate");
+    assert!(card.text(ERRORS).unwrap().contains("identity.pem:\n\n    no certificate in PEM"));
+    card.put(settings::IDENTITY_GIVEN, crate::config::Identity::make("x").unwrap().as_bytes());
+    card.start();
+    assert_eq!((card.text(ERRORS), card.text(settings::IDENTITY_GIVEN)), (None, None));
+}
+
 /// A power cut after each file that a reset erases: the next start finds the wish and the rest.
 #[test]
 fn a_power_cut_during_a_reset_repeats_it() {
-    let files: Vec<&str> = STORE_FILES.into_iter().chain([DEVICE, DEVICE_NEW]).collect();
+    let files: Vec<&str> =
+        STORE_FILES.into_iter().chain([DEVICE, DEVICE_NEW]).chain(identity::FILES).collect();
     for count in 0..=files.len() {
         let card = Card::keeping("gate");
         device_uuid(&card.data.0).unwrap();
+        given_identity(&card);
         card.put(RESET, b"");
         for name in files.iter().take(count) {
             folder::erase(&card.data.0.join(name)).unwrap();

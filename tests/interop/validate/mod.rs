@@ -43,6 +43,20 @@ pub(crate) struct Expect<'a> {
     pub(crate) clip: Option<&'a [AccessUnit]>,
 }
 
+impl Expect<'_> {
+    /// The test pattern at 30 pictures per second, as the camera streams it by default.
+    pub(crate) fn pattern(size: (u32, u32)) -> Self {
+        Self {
+            credentials: crate::camera::credentials(),
+            size,
+            fps: 30.0,
+            gop: Duration::from_secs(1),
+            packet_len_max: 1372,
+            clip: None,
+        }
+    }
+}
+
 /// One broken rule.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {

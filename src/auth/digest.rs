@@ -19,15 +19,15 @@ use std::time::Duration;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use thiserror::Error;
 
 use super::secret::Secret;
-use super::settings::User;
-use super::url::is_same_stream;
+use super::user::User;
 use crate::time::Instant;
 
 /// The `Authorization` header of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Credentials<'a> {
+pub struct Credentials<'a> {
     algorithm: Algorithm,
     username: Cow<'a, str>,
     nonce: Cow<'a, str>,
@@ -49,17 +49,17 @@ enum Algorithm {
 }
 
 /// Why an `Authorization` header holds no credentials.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Error {
-    /// Not what RFC 7616 3.4 describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Error {
+    #[error("not what RFC 7616 3.4 describes")]
     Malformed,
-    /// A scheme, algorithm or quality of protection that was not offered.
+    #[error("a scheme, algorithm or quality of protection that was not offered")]
     NotOffered,
 }
 
 /// What credentials are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// They are those of the user at this index.
     Right(usize),
     /// They are right, but made with a nonce that is no longer, or never was, this peer's.
@@ -69,9 +69,10 @@ pub(super) enum Verdict {
 
 /// What a request says about itself that credentials are checked against.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Claim<'a> {
-    pub method: &'static str,
-    pub url: &'a str,
+pub struct Claim<'a> {
+    pub method: &'a str,
+    /// Whether [`Credentials::uri`] means what is asked for.
+    pub is_for_this: bool,
     pub peer: IpAddr,
     /// The nonce that this connection has used with success.
     pub used_nonce: Option<&'a str>,
@@ -79,7 +80,11 @@ pub(super) struct Claim<'a> {
 
 impl<'a> Credentials<'a> {
     /// Parses the value of an `Authorization` header.
-    pub(super) fn parse(header: &'a str) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] is the client's fault; for [`Error::NotOffered`] it may try again.
+    pub fn parse(header: &'a str) -> Result<Self, Error> {
         let (scheme, parameters) = header.split_once([' ', '\t']).ok_or(Error::NotOffered)?;
         if !scheme.eq_ignore_ascii_case("Digest") {
             return Err(Error::NotOffered);
@@ -116,12 +121,20 @@ impl<'a> Credentials<'a> {
         })
     }
 
-    pub(super) fn nonce(&self) -> &str {
+    #[must_use]
+    pub fn nonce(&self) -> &str {
         &self.nonce
     }
 
+    /// What was asked for, as the answer has it; it may be another form of the request's.
+    #[must_use]
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
     /// Checks the credentials. Takes as long for an unknown user as for a wrong password.
-    pub(super) fn verify(
+    #[must_use]
+    pub fn verify(
         &self,
         now: Instant,
         claim: &Claim<'_>,
@@ -134,8 +147,7 @@ impl<'a> Credentials<'a> {
         let response = self.response.to_ascii_lowercase();
         let is_right = bool::from(expected.as_bytes().ct_eq(response.as_bytes()));
         match index {
-            // The uri of the answer is what was hashed (3.4.6); it has to mean this request.
-            Some(index) if is_right && is_same_stream(&self.uri, claim.url) => {
+            Some(index) if is_right && claim.is_for_this => {
                 let is_fresh = claim.used_nonce == Some(&*self.nonce)
                     || is_own_nonce(now, &self.nonce, claim.peer, secret);
                 if is_fresh { Verdict::Right(index) } else { Verdict::Stale }
@@ -164,14 +176,16 @@ impl<'a> Credentials<'a> {
 ///
 /// The order of everything matters: FFmpeg keeps the last challenge and knows MD5 only; live555
 /// needs realm, nonce and stale as the first three, in this order.
-pub(super) fn challenges(realm: &str, nonce: &str, is_stale: bool) -> [String; 2] {
+#[must_use]
+pub fn challenges(realm: &str, nonce: &str, is_stale: bool) -> [String; 2] {
     let stale = if is_stale { ", stale=TRUE" } else { "" };
     let md5 = format!("Digest realm=\"{realm}\", nonce=\"{nonce}\"{stale}");
     [format!("{md5}, algorithm=SHA-256"), md5]
 }
 
 /// A nonce for `peer`: 32 hexadecimal digits (ZoneMinder trips over anything but).
-pub(super) fn nonce(now: Instant, peer: IpAddr, secret: &Secret) -> String {
+#[must_use]
+pub fn nonce(now: Instant, peer: IpAddr, secret: &Secret) -> String {
     nonce_of(now.as_micros() / 1_000_000, peer, secret)
 }
 
@@ -265,7 +279,7 @@ const MAX_PARAMETERS: usize = 24;
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::Role;
+    use super::super::user::Role;
     use super::*;
 
     const REALM: &str = "ocellus";
@@ -313,9 +327,10 @@ mod tests {
     }
 
     fn verify(now: u64, header: &str, used_nonce: Option<&str>) -> Verdict {
-        let claim = Claim { method: "PLAY", url: "rtsp://cam/main", peer: peer(), used_nonce };
         let secret = Secret::new([3; 32]);
         let credentials = Credentials::parse(header).unwrap();
+        let is_for_this = credentials.uri() == "rtsp://cam/main/";
+        let claim = Claim { method: "PLAY", is_for_this, peer: peer(), used_nonce };
         credentials.verify(at(now), &claim, (REALM, &users()), &secret)
     }
 

@@ -1,6 +1,14 @@
 //! Plain atomics that everybody may name: counters, gauges and one histogram.
 //!
-//! Written with relaxed ordering: each value stands for itself and orders nothing else.
+//! Written with relaxed ordering: each value stands for itself and orders nothing else. What is
+//! counted for each viewer is handed over as a whole ([`Viewers`]): there is one lock, which the
+//! writer never waits for.
+
+mod server;
+mod viewers;
+
+pub use server::{Ending, Endings, Server};
+pub use viewers::{Reception, Transport, Viewer, Viewers};
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +31,21 @@ impl Counter {
     /// Counts `more`.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Something that goes up and down: the newest value is all that it knows.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     #[must_use]
@@ -81,12 +104,17 @@ impl fmt::Display for Pipeline {
 pub struct Histogram {
     /// Bucket `i` counts durations whose [`bucket`] is `i`.
     buckets: [Counter; BUCKET_COUNT],
+    sum_micros: Counter,
     max_micros: AtomicU64,
 }
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| Counter::default()), max_micros: AtomicU64::new(0) }
+        Self {
+            buckets: std::array::from_fn(|_| Counter::default()),
+            sum_micros: Counter::default(),
+            max_micros: AtomicU64::new(0),
+        }
     }
 }
 
@@ -97,6 +125,7 @@ impl Histogram {
         if let Some(counter) = self.buckets.get(bucket(micros)) {
             counter.increment();
         }
+        self.sum_micros.add(micros);
         self.max_micros.fetch_max(micros, Ordering::Relaxed);
     }
 
@@ -104,6 +133,19 @@ impl Histogram {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(Counter::get).sum()
+    }
+
+    /// How many of them were shorter than 2^`exponent` microseconds.
+    #[must_use]
+    pub fn count_below(&self, exponent: u32) -> u64 {
+        let end = bucket(1_u64.checked_shl(exponent).unwrap_or(u64::MAX));
+        self.buckets.iter().take(end).map(Counter::get).sum()
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_micros.get())
     }
 
     /// The smallest duration that `percent` of all are not above, to the bucket's width.
@@ -179,6 +221,21 @@ mod tests {
             assert!(index == 0 || upper_bound(index - 1) < micros);
             last = index;
         }
+    }
+
+    #[test]
+    fn counts_below_powers_of_two_are_exact() {
+        let histogram = Histogram::default();
+        for micros in 0..5_000 {
+            histogram.record(Duration::from_micros(micros));
+        }
+        for exponent in 0..=12 {
+            assert_eq!(histogram.count_below(exponent), 1 << exponent);
+        }
+        for exponent in 13..70 {
+            assert_eq!(histogram.count_below(exponent), 5_000);
+        }
+        assert_eq!(histogram.sum(), Duration::from_micros(4_999 * 2_500));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::time::Instant;
 
 /// Recent failures by network.
 #[derive(Debug, Default)]
-pub(super) struct Throttle {
+pub struct Throttle {
     networks: BTreeMap<IpAddr, Failures>,
 }
 
@@ -30,7 +30,8 @@ struct Failures {
 
 impl Throttle {
     /// When an attempt from `peer` may be looked at: `now`, or later.
-    pub(super) fn turn(&self, now: Instant, peer: IpAddr) -> Instant {
+    #[must_use]
+    pub fn turn(&self, now: Instant, peer: IpAddr) -> Instant {
         match self.networks.get(&network(peer)) {
             Some(failures) if failures.is_throttled(now) => failures.turn.max(now),
             _ => now,
@@ -38,7 +39,7 @@ impl Throttle {
     }
 
     /// Notes a failure of `peer`; returns when to answer it.
-    pub(super) fn failed(&mut self, now: Instant, peer: IpAddr) -> Instant {
+    pub fn failed(&mut self, now: Instant, peer: IpAddr) -> Instant {
         let network = network(peer);
         self.make_room(now, network);
         let failures = self.networks.entry(network).or_default();
@@ -52,7 +53,7 @@ impl Throttle {
             return now + PENALTY;
         }
         if failures.is_throttled(now) {
-            warn!("rtsp: logins slowed down peer={network} failures={MAX_FAILURES}");
+            warn!("auth: logins slowed down peer={network} failures={MAX_FAILURES}");
         }
         now
     }
@@ -98,7 +99,7 @@ fn network(peer: IpAddr) -> IpAddr {
 const MAX_FAILURES: usize = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 /// How long a failure waits for its answer.
-pub(super) const PENALTY: Duration = Duration::from_secs(5);
+pub const PENALTY: Duration = Duration::from_secs(5);
 /// Four guesses a second are 345 600 a day; a random password of eight letters has 10^14.
 const TURN: Duration = Duration::from_millis(250);
 /// Some 40 kB; who can fail from more networks than that has a botnet.

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use crate::stats::{Counter, Histogram};
+use super::{Counter, Gauge, Histogram};
 
 /// Counted by thread 3 alone.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct Server {
     /// Access units packetized.
     pub access_units: Counter,
+    /// When the newest was captured, in microseconds of CLOCK_MONOTONIC; 0 before the first.
+    pub newest_micros: Gauge,
     /// Access units dropped for everybody, because too many images were held.
     pub images_exhausted: Counter,
     /// Connections accepted.
@@ -29,9 +31,64 @@ pub struct Stats {
     pub turns: Counter,
     /// From the capture of a picture to its last byte's entry into a viewer's socket.
     pub capture_to_socket: Histogram,
+    /// Sessions that had played and are over.
+    pub endings: Endings,
 }
 
-impl fmt::Display for Stats {
+/// Why a session is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By its viewer.
+    TornDown,
+    /// By a new SETUP of its viewer.
+    Replaced,
+    /// With its connection.
+    Disconnected,
+    /// Without a sign of life, or soon after a BYE.
+    TimedOut,
+    /// Nobody listens at its address.
+    Unreachable,
+    /// Its viewer took nothing any more.
+    Stalled,
+}
+
+impl Ending {
+    /// Every reason, in the order of their definition.
+    pub const ALL: [Self; 6] = [
+        Self::TornDown,
+        Self::Replaced,
+        Self::Disconnected,
+        Self::TimedOut,
+        Self::Unreachable,
+        Self::Stalled,
+    ];
+
+    /// For logs and metrics.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::TornDown => "torn down",
+            Self::Replaced => "replaced",
+            Self::Disconnected => "disconnected",
+            Self::TimedOut => "timed out",
+            Self::Unreachable => "unreachable",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+/// How many sessions ended for which reason.
+#[derive(Debug, Default)]
+pub struct Endings([Counter; Ending::ALL.len()]);
+
+impl Endings {
+    #[must_use]
+    pub const fn of(&self, why: Ending) -> &Counter {
+        &self.0[why as usize]
+    }
+}
+
+impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

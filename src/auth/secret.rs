@@ -9,18 +9,24 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// 32 bytes drawn once per boot.
-pub(super) struct Secret {
+pub struct Secret {
     key: [u8; 32],
     drawn: u64,
 }
 
 impl Secret {
-    pub(super) const fn new(key: [u8; 32]) -> Self {
+    #[must_use]
+    pub const fn new(key: [u8; 32]) -> Self {
         Self { key, drawn: 0 }
     }
 
     /// A keyed hash of `parts`, in a space of its own for each `purpose`.
-    pub(super) fn hash(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+    ///
+    /// # Panics
+    ///
+    /// Never: HMAC takes keys of any length.
+    #[must_use]
+    pub fn hash(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any key length is valid");
         for part in [purpose.as_bytes()].iter().chain(parts) {
             // Lengths keep (ab, c) and (a, bc) apart.
@@ -31,7 +37,11 @@ impl Secret {
     }
 
     /// 128 bits that were never drawn before.
-    pub(super) fn draw(&mut self) -> u128 {
+    ///
+    /// # Panics
+    ///
+    /// Never: the hash has 256.
+    pub fn draw(&mut self) -> u128 {
         self.drawn += 1;
         let hash = self.hash("draw", &[&self.drawn.to_be_bytes()]);
         u128::from_be_bytes(*hash.first_chunk().expect("a SHA-256 has 32 bytes"))

@@ -1,0 +1,254 @@
+//! What `/metrics` says: counters, gauges and histograms as OpenMetrics text.
+//!
+//! The numbers are read when somebody asks. Those of viewers are up to a second old.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Sources;
+use crate::stats::{self, Counter, Ending, Histogram, Pipeline, Reception, Server};
+use crate::sys::clock;
+use crate::time::Instant;
+
+pub(super) fn registry(sources: Sources) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Camera(sources)));
+    registry
+}
+
+/// Reads everything at once.
+#[derive(Debug)]
+struct Camera(Sources);
+
+impl Collector for Camera {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(&mut encoder);
+        self.process(&mut page)?;
+        self.pictures(&mut page)?;
+        serving(&mut page, &self.0.server)?;
+        self.viewers(&mut page)
+    }
+}
+
+impl Camera {
+    fn process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION").into())];
+        page.gauges("ocellus_build", "What runs; always 1", None, [(version, 1.0)])?;
+        let memory = self.0.memory.as_ref().and_then(|memory| memory.bytes());
+        let memory = memory.into_iter().map(|bytes| (NONE, as_f64(bytes)));
+        page.gauges("process_resident_memory", "Memory in use", Some(&Unit::Bytes), memory)
+    }
+
+    /// From the source to the ring, by stream.
+    fn pictures(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        type Field = fn(&Pipeline) -> &Counter;
+        let counters: [(&str, &str, Field); 9] = [
+            ("captured", "Taken from the source", |it| &it.captured),
+            ("lost", "Lost in the driver", |it| &it.lost),
+            ("superseded", "Replaced by newer ones before they were encoded", |it| &it.superseded),
+            ("encoded", "Made into access units", |it| &it.encoded),
+            ("skipped", "Left out by the encoder's rate control", |it| &it.skipped),
+            ("pool_empty", "Access units without a free slot", |it| &it.pool_empty),
+            ("ring_full", "Access units that a consumer had no room for", |it| &it.ring_full),
+            ("forced_idr", "IDR pictures that somebody asked for", |it| &it.forced_idr),
+            ("source_reopened", "Times the source was opened again", |it| &it.reopened),
+        ];
+        for (name, help, field) in counters {
+            let rows = self.0.streams.iter();
+            let rows = rows.map(|(name, pipeline)| (stream_label(name), field(pipeline).get()));
+            page.counters(&format!("ocellus_pictures_{name}"), help, None, rows)?;
+        }
+        let rows = self.0.streams.iter();
+        let rows = rows.map(|(name, pipeline)| (stream_label(name), &pipeline.encode_time));
+        page.histograms("ocellus_encode", "Conversion and encoding of a picture", rows)
+    }
+
+    /// One row for each viewer.
+    fn viewers(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let viewers = self.0.viewers.read();
+        let labels = |viewer: &stats::Viewer| {
+            let stream = self.0.streams.get(viewer.stream).map_or("", |(name, _)| name);
+            [
+                ("session", viewer.number.to_string().into()),
+                ("stream", Cow::Owned(stream.to_owned())),
+                ("transport", viewer.transport.word().into()),
+                ("peer", viewer.peer.to_string().into()),
+            ]
+        };
+        let count = as_f64(viewers.iter().map(|viewer| viewer.sessions as u64).sum());
+        page.gauges("ocellus_viewers", "Viewers who play", None, [(NONE, count)])?;
+        type Count = fn(&stats::Viewer) -> u64;
+        let counters: [(&str, &str, Option<Unit>, Count); 3] = [
+            ("packets", "RTP packets sent to this viewer", None, |it| it.packets),
+            ("payload", "RTP payload sent to this viewer", Some(Unit::Bytes), |it| it.octets),
+            ("dropped", "Access units this viewer did not get", None, |it| it.dropped),
+        ];
+        for (name, help, unit, field) in counters {
+            let rows = viewers.iter().map(|viewer| (labels(viewer), field(viewer)));
+            page.counters(&format!("ocellus_viewer_{name}"), help, unit.as_ref(), rows)?;
+        }
+        let sessions = viewers.iter().map(|it| (labels(it), as_f64(it.sessions as u64)));
+        let help = "Sessions that these packets serve: many for a group";
+        page.gauges("ocellus_viewer_sessions", help, None, sessions)?;
+        let ages = viewers.iter().map(|it| (labels(it), it.queue_age.as_secs_f64()));
+        let help = "Age of the picture that is sent next";
+        page.gauges("ocellus_viewer_queue_age", help, Some(&Unit::Seconds), ages)?;
+        type Reading = fn(&Reception) -> Option<f64>;
+        let reports: [(&str, &str, Option<Unit>, Reading); 4] = [
+            ("lost_packets", "Packets that did not arrive, by its report", None, |it| {
+                i32::try_from(it.lost).ok().map(f64::from)
+            }),
+            ("loss_ratio", "Part of the packets that did not arrive lately", None, |it| {
+                Some(it.loss)
+            }),
+            ("jitter", "Jitter of arrival", Some(Unit::Seconds), |it| {
+                Some(it.jitter.as_secs_f64())
+            }),
+            ("round_trip", "Time there and back", Some(Unit::Seconds), |it| {
+                it.round_trip.map(|time| time.as_secs_f64())
+            }),
+        ];
+        for (name, help, unit, reading) in reports {
+            let rows = viewers.iter().filter_map(|viewer| {
+                Some((labels(viewer), viewer.reception.as_ref().and_then(reading)?))
+            });
+            page.gauges(&format!("ocellus_viewer_{name}"), help, unit.as_ref(), rows)?;
+        }
+        Ok(())
+    }
+}
+
+/// From the ring to the sockets, all viewers together.
+fn serving(page: &mut Page<'_, '_>, server: &Server) -> fmt::Result {
+    let bytes = Some(&Unit::Bytes);
+    let counters: [(&str, &str, Option<&Unit>, &Counter); 10] = [
+        ("access_units", "Access units packetized", None, &server.access_units),
+        ("images_exhausted", "Dropped for all: too many held", None, &server.images_exhausted),
+        ("connections", "RTSP connections accepted", None, &server.connections),
+        ("connections_refused", "RTSP connections refused", None, &server.refused),
+        ("plays", "Sessions that began to play", None, &server.plays),
+        ("dropped", "Not sent to viewers who have stopped since", None, &server.dropped),
+        ("stalled", "Viewers who took nothing any more", None, &server.stalled),
+        ("sent", "Given to sockets", bytes, &server.bytes),
+        ("send_calls", "Calls that gave something to sockets", None, &server.sends),
+        ("loop_turns", "Turns of the server's loop", None, &server.turns),
+    ];
+    for (name, help, unit, counter) in counters {
+        page.counters(&format!("ocellus_{name}"), help, unit, [(NONE, counter.get())])?;
+    }
+    let endings = Ending::ALL
+        .map(|why| ([("reason", Cow::Borrowed(why.words()))], server.endings.of(why).get()));
+    page.counters("ocellus_sessions_ended", "Sessions that are over", None, endings)?;
+    let newest = Some(server.newest_micros.get()).filter(|&newest| newest > 0);
+    let age = newest.map(|newest| clock::now().since(Instant::from_micros(newest)).as_secs_f64());
+    let age = age.map(|age| (NONE, age));
+    let help = "Since the newest picture was captured";
+    page.gauges("ocellus_picture_age", help, Some(&Unit::Seconds), age)?;
+    let times = [(NONE, &server.capture_to_socket)];
+    page.histograms("ocellus_capture_to_socket", "From capture to a viewer's socket", times)
+}
+
+/// Label and value; what is known at build time is not copied.
+type Label = (&'static str, Cow<'static, str>);
+
+const NONE: [Label; 0] = [];
+
+fn stream_label(name: &str) -> [Label; 1] {
+    [("stream", Cow::Owned(name.to_owned()))]
+}
+
+/// A page as it is written, family by family. A family's rows have labels, or it is one row
+/// without.
+struct Page<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Page<'_, '_> {
+    fn counters<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: impl IntoIterator<Item = ([Label; N], u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for (labels, value) in rows {
+            if N == 0 {
+                family.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            } else {
+                let mut row = family.encode_family(&labels)?;
+                row.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        rows: impl IntoIterator<Item = ([Label; N], f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (labels, value) in rows {
+            if N == 0 {
+                family.encode_gauge(&value)?;
+            } else {
+                family.encode_family(&labels)?.encode_gauge(&value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn histograms<'h, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = ([Label; N], &'h Histogram)>,
+    ) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for (labels, histogram) in rows {
+            let (sum, count, buckets) = read(histogram);
+            if N == 0 {
+                family.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            } else {
+                let mut row = family.encode_family(&labels)?;
+                row.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sum, count, and upper bounds with how many are in each bucket alone, the last without bound.
+///
+/// The bounds are the powers of two of a microsecond, where the histogram is exact.
+fn read(histogram: &Histogram) -> (f64, u64, Vec<(f64, u64)>) {
+    let mut buckets = Vec::new();
+    let mut below = 0;
+    for exponent in BOUNDS {
+        // Counted in passing: what is written meanwhile may be in a later bucket only.
+        let count = histogram.count_below(exponent).max(below);
+        let bound = Duration::from_micros(1 << exponent).as_secs_f64();
+        buckets.push((bound, count - below));
+        below = count;
+    }
+    let count = histogram.count().max(below);
+    buckets.push((f64::INFINITY, count - below));
+    (histogram.sum().as_secs_f64(), count, buckets)
+}
+
+/// 53 bits are more than these ever have.
+#[allow(clippy::cast_precision_loss, reason = "a gauge is a floating-point number by definition")]
+const fn as_f64(value: u64) -> f64 {
+    value as f64
+}
+
+/// From 128 µs to 8.4 s.
+const BOUNDS: std::ops::RangeInclusive<u32> = 7..=23;
