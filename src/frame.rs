@@ -5,7 +5,7 @@
 
 use crate::time::Instant;
 
-/// How the samples of a picture are laid out; all are 8 bits, 4:2:2 or 4:2:0.
+/// How a picture is laid out: its samples, 8 bits each, 4:2:2 or 4:2:0; or one JPEG image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
     /// Packed 4:2:2, `Y0 Cb Y1 Cr`.
@@ -20,6 +20,9 @@ pub enum PixelFormat {
     I420,
     /// Planar 4:2:0, Y, Cr, Cb.
     Yv12,
+    /// A JPEG image (ITU-T T.81), possibly without Huffman tables: `planes[0]` holds its bytes, and
+    /// its stride means nothing.
+    Mjpeg,
 }
 
 impl PixelFormat {
@@ -27,7 +30,7 @@ impl PixelFormat {
     #[must_use]
     pub const fn plane_count(self) -> usize {
         match self {
-            Self::Yuyv | Self::Uyvy => 1,
+            Self::Yuyv | Self::Uyvy | Self::Mjpeg => 1,
             Self::Nv12 | Self::Nv21 => 2,
             Self::I420 | Self::Yv12 => 3,
         }

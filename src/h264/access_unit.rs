@@ -6,6 +6,7 @@
 //! and is filled again when the pool holds the last reference.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -20,6 +21,7 @@ pub struct AccessUnit {
     /// Where each NAL unit lies in `bytes`; never empty ranges.
     nal_units: Vec<Range<usize>>,
     captured: Instant,
+    encoded_in: Duration,
     is_idr: bool,
 }
 
@@ -36,6 +38,7 @@ impl AccessUnit {
             bytes: Vec::with_capacity(len),
             nal_units: Vec::with_capacity(MAX_NAL_UNITS),
             captured: Instant::ZERO,
+            encoded_in: Duration::ZERO,
             is_idr: false,
         }
     }
@@ -45,6 +48,7 @@ impl AccessUnit {
         self.bytes.clear();
         self.nal_units.clear();
         self.captured = captured;
+        self.encoded_in = Duration::ZERO;
         self.is_idr = false;
     }
 
@@ -71,11 +75,50 @@ impl AccessUnit {
         Ok(())
     }
 
+    /// Puts one NAL unit, such as an SEI message, before the first slice: behind the delimiter and
+    /// the parameter sets (H.264 7.4.1.2.3).
+    ///
+    /// # Errors
+    ///
+    /// As [`AccessUnit::push`]; the access unit is as it was.
+    ///
+    /// # Cost
+    ///
+    /// Moves the slices within the buffer, once.
+    pub fn insert_before_slices(&mut self, nal: &[u8]) -> Result<(), TooLong> {
+        if nal.is_empty() {
+            return Ok(());
+        }
+        if self.bytes.len() + nal.len() > MAX_ACCESS_UNIT_LEN
+            || self.nal_units.len() == MAX_NAL_UNITS
+        {
+            return Err(TooLong);
+        }
+        // A prefix NAL unit (type 14) belongs to the slice that follows it.
+        let is_slice =
+            |nal: &[u8]| nal_type(nal).is_some_and(|kind| kind.is_slice() || kind == NalType(14));
+        let index = self.nal_units().position(is_slice).unwrap_or(self.nal_units.len());
+        let at = self.nal_units.get(index).map_or(self.bytes.len(), |slice| slice.start);
+        self.bytes.resize(self.bytes.len() + nal.len(), 0);
+        if let Some(rest) = self.bytes.get_mut(at..) {
+            rest.rotate_right(nal.len());
+        }
+        if let Some(place) = self.bytes.get_mut(at..at + nal.len()) {
+            place.copy_from_slice(nal);
+        }
+        for range in self.nal_units.iter_mut().skip(index) {
+            *range = range.start + nal.len()..range.end + nal.len();
+        }
+        self.nal_units.insert(index, at..at + nal.len());
+        Ok(())
+    }
+
     /// Replaces the contents by those of `other`, reusing this buffer.
     pub fn copy_from(&mut self, other: &Self) {
         self.bytes.clone_from(&other.bytes);
         self.nal_units.clone_from(&other.nal_units);
         self.captured = other.captured;
+        self.encoded_in = other.encoded_in;
         self.is_idr = other.is_idr;
     }
 
@@ -112,6 +155,17 @@ impl AccessUnit {
     pub fn captured(&self) -> Instant {
         self.captured
     }
+
+    /// How long the encoder took; zero when somebody else has encoded it.
+    #[must_use]
+    pub fn encoded_in(&self) -> Duration {
+        self.encoded_in
+    }
+
+    /// Takes note of how long the encoder took.
+    pub fn set_encoded_in(&mut self, took: Duration) {
+        self.encoded_in = took;
+    }
 }
 
 /// Bytes of one access unit: an intra picture of 4K video fits; what does not is no camera's.
@@ -147,5 +201,29 @@ mod tests {
             unit.push(&[0x41]).unwrap();
         }
         assert_eq!(unit.push(&[0x41]), Err(TooLong));
+    }
+
+    #[test]
+    fn a_message_goes_behind_the_parameter_sets_and_before_every_slice() {
+        let sei = [0x06, 5, 1, 0xff, 0x80];
+        let idr = [&[0x09, 0x10][..], &[0x67, 1], &[0x68, 2, 3], &[0x65, 4, 5], &[0x65, 6]];
+        for (nal_units, index) in [(&idr[..], 3), (&[&[0x41, 7, 8][..]], 0), (&idr[..2], 2)] {
+            let mut unit = AccessUnit::default();
+            for nal in nal_units {
+                unit.push(nal).unwrap();
+            }
+            unit.insert_before_slices(&[]).unwrap();
+            unit.insert_before_slices(&sei).unwrap();
+            let mut wanted = nal_units.to_vec();
+            wanted.insert(index, &sei);
+            assert_eq!(unit.nal_units().collect::<Vec<_>>(), wanted);
+            assert_eq!(unit.len(), wanted.concat().len());
+        }
+        let mut full = AccessUnit::default();
+        for _ in 0..MAX_NAL_UNITS {
+            full.push(&[0x41]).unwrap();
+        }
+        assert_eq!(full.insert_before_slices(&sei), Err(TooLong));
+        assert_eq!(full.nal_units().len(), MAX_NAL_UNITS);
     }
 }

@@ -128,15 +128,31 @@ impl Splitter {
 ///
 /// As [`Splitter::peek`].
 pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = start_code(stream, 0).map(|at| at + START_CODE_LEN);
+    let mut rest = stream;
     std::iter::from_fn(move || {
-        let begin = rest?;
-        let end = start_code(stream, begin);
-        rest = end.map(|at| at + START_CODE_LEN);
-        stream.get(begin..end.unwrap_or(stream.len()))
+        let (nal, after) = split_first(rest)?;
+        rest = after;
+        Some(nal)
     })
-    .filter_map(|nal| nal.get(..trimmed_len(nal)))
-    .filter(|nal| !nal.is_empty())
+}
+
+/// The first NAL unit of a byte stream that is all there, and what begins with the next start code.
+///
+/// # Shape
+///
+/// As [`Splitter::peek`].
+#[must_use]
+pub fn split_first(stream: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut begin = start_code(stream, 0)? + START_CODE_LEN;
+    loop {
+        let end = start_code(stream, begin);
+        let (nal, rest) = stream.split_at_checked(end.unwrap_or(stream.len()))?;
+        let nal = nal.get(begin..)?;
+        match nal.get(..trimmed_len(nal))? {
+            [] => begin = end? + START_CODE_LEN,
+            nal => return Some((nal, rest)),
+        }
+    }
 }
 
 /// Index of the first `00 00 01` at or after `from`.

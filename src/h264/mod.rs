@@ -8,13 +8,18 @@
 
 mod access_unit;
 pub mod annexb;
+mod assembler;
 mod continuity;
+mod level;
 mod nal;
 mod parameter_sets;
+pub mod sei;
 mod slice;
 
 pub use access_unit::{AccessUnit, MAX_ACCESS_UNIT_LEN, MAX_NAL_UNITS, TooLong};
+pub use assembler::{Assembler, Missing};
 pub use continuity::Continuity;
+pub use level::level_idc;
 pub use nal::{NalType, nal_type};
 pub use parameter_sets::{Description, Error as ParameterSetError, ParameterSets};
 pub use slice::{begins_picture, is_b_slice, is_complete_before};
