@@ -1,7 +1,8 @@
 //! Opens a video node and says what it is.
 
+use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -129,6 +130,21 @@ pub enum Role {
     Other,
 }
 
+/// The `/dev/videoN` in the order of N.
+#[must_use]
+pub fn nodes() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/dev").into_iter().flatten().filter_map(Result::ok);
+    let mut nodes: Vec<(u32, PathBuf)> =
+        entries.filter_map(|entry| Some((node_number(&entry.path())?, entry.path()))).collect();
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, path)| path).collect()
+}
+
+fn node_number(path: &Path) -> Option<u32> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("video")?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
 /// The text before the first NUL, with what is not UTF-8 replaced.
 pub(super) fn text(bytes: &[u8]) -> String {
     let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
@@ -158,6 +174,16 @@ mod tests {
             (abi::V4L2_CAP_RADIO, Role::Other),
         ] {
             assert_eq!(role(capabilities), expected, "{capabilities:#x}");
+        }
+    }
+
+    #[test]
+    fn only_numbered_nodes_are_video_nodes() {
+        let number = |name: &str| node_number(&Path::new("/dev").join(name));
+        assert_eq!(number("video0"), Some(0));
+        assert_eq!(number("video10"), Some(10));
+        for name in ["video", "video-foo", "video1x", "video+1", "vbi0", "v4l-subdev0"] {
+            assert_eq!(number(name), None, "{name}");
         }
     }
 

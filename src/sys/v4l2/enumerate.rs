@@ -74,7 +74,10 @@ impl Device {
     ///
     /// [`Error`], when the driver went away.
     pub fn formats(&self) -> Result<Vec<FormatInfo>, Error> {
-        let kind = self.buffer_type();
+        self.formats_of(self.buffer_type())
+    }
+
+    pub(super) fn formats_of(&self, kind: abi::v4l2_buf_type) -> Result<Vec<FormatInfo>, Error> {
         list(|index| {
             let mut format = abi::v4l2_fmtdesc { index, type_: kind, ..Plain::zeroed() };
             ioctl(self.as_fd(), &ioctl::VIDIOC_ENUM_FMT, &mut format)?;

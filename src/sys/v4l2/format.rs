@@ -5,10 +5,12 @@
 
 use std::fmt;
 use std::os::fd::AsFd;
+use std::str::FromStr;
 
 use v4l::v4l_sys as abi;
 
 use super::ioctl::{self, Call, Plain, ioctl};
+use super::queue::is_multiplanar;
 use super::{Device, Error, Interval, MAX_PLANES};
 
 /// A four character code: how V4L2 names pixel formats.
@@ -26,6 +28,21 @@ impl From<FourCc> for u32 {
         Self::from_le_bytes(fourcc.0)
     }
 }
+
+impl FromStr for FourCc {
+    type Err = NotAFourCc;
+
+    fn from_str(text: &str) -> Result<Self, NotAFourCc> {
+        let code = <[u8; 4]>::try_from(text.as_bytes()).map_err(|_| NotAFourCc)?;
+        // Codes of fewer characters end in spaces.
+        code.iter().all(|byte| matches!(byte, b' '..=b'~')).then_some(Self(code)).ok_or(NotAFourCc)
+    }
+}
+
+/// A text that is no four character code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not four ASCII characters")]
+pub struct NotAFourCc;
 
 impl fmt::Display for FourCc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +197,7 @@ impl Device {
     /// A request for a progressive picture, everything else left to the driver.
     fn raw_format(&self, fourcc: FourCc, width: u32, height: u32) -> abi::v4l2_format {
         let mut raw = abi::v4l2_format { type_: self.buffer_type(), ..Plain::zeroed() };
-        if self.is_multiplanar() {
+        if is_multiplanar(raw.type_) {
             raw.fmt.pix_mp.width = width;
             raw.fmt.pix_mp.height = height;
             raw.fmt.pix_mp.pixelformat = fourcc.into();
@@ -194,23 +211,20 @@ impl Device {
         raw
     }
 
-    fn exchange_format(
+    /// Performs one of the calls on `v4l2_format`, for the buffer type that `raw` names.
+    pub(super) fn exchange_format(
         &self,
         call: &Call<abi::v4l2_format>,
         mut raw: abi::v4l2_format,
     ) -> Result<Format, Error> {
         ioctl(self.as_fd(), call, &mut raw)?;
-        if self.is_multiplanar() {
+        if is_multiplanar(raw.type_) {
             // SAFETY: for the multi-planar type, which `raw.type_` is, the kernel wrote `pix_mp`.
             Ok(Format::from_multi(unsafe { &raw.fmt.pix_mp }))
         } else {
             // SAFETY: for the single-planar type, which `raw.type_` is, the kernel wrote `pix`.
             Ok(Format::from_single(unsafe { &raw.fmt.pix }))
         }
-    }
-
-    fn is_multiplanar(&self) -> bool {
-        self.buffer_type() == abi::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE
     }
 }
 

@@ -57,7 +57,7 @@ unsafe impl Plain for abi::v4l2_frmsizeenum {}
 // SAFETY: integers and a union of integer structures.
 unsafe impl Plain for abi::v4l2_frmivalenum {}
 // SAFETY: the one variant with addresses, `win`, is read for overlays only, and `Format` sets
-// `type_` to one of the two capture types.
+// `type_` to one of the video capture and output types.
 unsafe impl Plain for abi::v4l2_format {}
 // SAFETY: integers and a union of integer structures.
 unsafe impl Plain for abi::v4l2_streamparm {}
@@ -67,6 +67,18 @@ unsafe impl Plain for abi::v4l2_requestbuffers {}
 unsafe impl Plain for abi::v4l2_control {}
 // SAFETY: integers and arrays of them.
 unsafe impl Plain for abi::v4l2_query_ext_ctrl {}
+// SAFETY: integers, and a union of an integer and an array of bytes.
+unsafe impl Plain for abi::v4l2_querymenu {}
+// SAFETY: integers and arrays of them; the descriptor in it is written, not read.
+unsafe impl Plain for abi::v4l2_exportbuffer {}
+// SAFETY: integers and arrays of them.
+unsafe impl Plain for abi::v4l2_selection {}
+// SAFETY: integers and a union of an array of them.
+unsafe impl Plain for abi::v4l2_encoder_cmd {}
+// SAFETY: integers and arrays of them.
+unsafe impl Plain for abi::v4l2_event_subscription {}
+// SAFETY: integers and a union of integer structures.
+unsafe impl Plain for abi::v4l2_event {}
 // SAFETY: a buffer type.
 unsafe impl Plain for c_int {}
 
@@ -112,6 +124,28 @@ pub(super) unsafe fn ioctl_with_addresses<T>(
     }
 }
 
+/// The numbers that the crate leaves out: `_IOC` of asm-generic/ioctl.h, for videodev2.h's type `V`.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_lossless,
+    reason = "32 bits, whose type is i32 with musl and u64 with glibc"
+)]
+const fn number<T>(direction: u32, number: u32) -> vidioc::_IOC_TYPE {
+    ((direction << 30) | ((size_of::<T>() as u32) << 16) | ((b'V' as u32) << 8) | number) as _
+}
+
+/// The kernel reads the argument; it writes the argument.
+const WRITE: u32 = 1;
+const READ: u32 = 2;
+
+pub(super) const VIDIOC_DQEVENT: Call<abi::v4l2_event> =
+    Call::new(number::<abi::v4l2_event>(READ, 89), "VIDIOC_DQEVENT");
+pub(super) const VIDIOC_SUBSCRIBE_EVENT: Call<abi::v4l2_event_subscription> =
+    Call::new(number::<abi::v4l2_event_subscription>(WRITE, 90), "VIDIOC_SUBSCRIBE_EVENT");
+pub(super) const VIDIOC_S_SELECTION: Call<abi::v4l2_selection> =
+    Call::new(number::<abi::v4l2_selection>(READ | WRITE, 95), "VIDIOC_S_SELECTION");
+
 /// Declares the calls with their documented names.
 macro_rules! calls {
     ($($name:ident($argument:ty)),+ $(,)?) => {
@@ -131,12 +165,16 @@ calls! {
     VIDIOC_G_PARM(abi::v4l2_streamparm),
     VIDIOC_S_PARM(abi::v4l2_streamparm),
     VIDIOC_QUERY_EXT_CTRL(abi::v4l2_query_ext_ctrl),
+    VIDIOC_QUERYMENU(abi::v4l2_querymenu),
     VIDIOC_S_CTRL(abi::v4l2_control),
     VIDIOC_G_CTRL(abi::v4l2_control),
     VIDIOC_REQBUFS(abi::v4l2_requestbuffers),
     VIDIOC_QUERYBUF(abi::v4l2_buffer),
     VIDIOC_QBUF(abi::v4l2_buffer),
     VIDIOC_DQBUF(abi::v4l2_buffer),
+    VIDIOC_EXPBUF(abi::v4l2_exportbuffer),
+    VIDIOC_ENCODER_CMD(abi::v4l2_encoder_cmd),
+    VIDIOC_TRY_ENCODER_CMD(abi::v4l2_encoder_cmd),
     VIDIOC_STREAMON(c_int),
     VIDIOC_STREAMOFF(c_int),
 }

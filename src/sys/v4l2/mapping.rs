@@ -20,9 +20,9 @@ pub(super) struct Mapping {
     len: NonZeroUsize,
 }
 
-// SAFETY: the mapping belongs to no thread, and nothing here writes to it.
+// SAFETY: the mapping belongs to no thread.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; shared access only reads.
+// SAFETY: shared access only reads; `bytes_mut` takes the mapping for itself.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
@@ -55,6 +55,16 @@ impl Mapping {
         // SAFETY: `start` is the start of `len` mapped bytes until `drop`, which the borrow of
         // `self` rules out; u8 has no alignment; the caller promises that nothing writes.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len.get()) }
+    }
+
+    /// The bytes, to be written.
+    ///
+    /// # Safety
+    ///
+    /// - Nothing else reads or writes the memory while the slice lives: as for [`Mapping::bytes`].
+    pub(super) const unsafe fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the mapping is writable, and borrowed by nobody else.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().cast(), self.len.get()) }
     }
 
     pub(super) const fn len(&self) -> usize {

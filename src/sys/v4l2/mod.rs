@@ -1,11 +1,13 @@
-//! Turns a V4L2 capture node into formats, controls and a queue of mapped buffers.
+//! Turns a V4L2 node into formats, controls and queues of mapped buffers.
 //!
-//! Linux media userspace API, "Video for Linux API": devices of the CAPTURE direction, single- and
-//! multi-planar, with memory-mapped streaming I/O. The structures and ioctl numbers are the `v4l`
+//! Linux media userspace API, "Video for Linux API": devices of the CAPTURE direction and encoders,
+//! single- and multi-planar, with memory-mapped streaming I/O. The structures and ioctl numbers are the `v4l`
 //! crate's; the queue is ours, so that a buffer is owned by whoever dequeued it.
 //!
-//! Not implemented: OUTPUT queues and codecs, DMABUF and user pointers, events, cropping.
+//! Not implemented: DMABUF and user pointers, decoders, cropping of cameras.
 
+mod buffers;
+pub mod codec;
 mod controls;
 mod device;
 mod enumerate;
@@ -17,8 +19,10 @@ mod queue;
 use nix::errno::Errno;
 use thiserror::Error;
 
-pub use controls::Control;
-pub use device::{Device, Info, Role};
+pub use buffers::{Buffers, Dequeued};
+pub use codec::Direction;
+pub use controls::{CodingControl, Control, ControlKind};
+pub use device::{Device, Info, Role, nodes};
 pub use enumerate::{FormatInfo, FrameInterval, FrameSize, Interval};
 pub use format::{Colorimetry, Format, FourCc, Memory};
 pub use queue::{Lease, Queue};

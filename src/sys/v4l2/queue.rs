@@ -8,11 +8,12 @@
 //! somebody reads. The generation's descriptor lies behind a mutex and is taken out by the stop, so
 //! that a lease which comes back later cannot queue its index into a successor's buffers.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::raw::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use v4l::v4l_sys as abi;
 
 use super::ioctl::{self, Call, Plain, ioctl, ioctl_with_addresses};
@@ -67,6 +68,22 @@ impl Queue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A memory plane of a buffer as a DMABUF, for another device to read: the buffer itself, not
+    /// a copy. Who imports it has to hold the buffer's lease while the other device reads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: ENOTTY or EINVAL from drivers that cannot share their memory.
+    pub fn export(&self, index: u32, plane: u32) -> Result<OwnedFd, Error> {
+        let kind = self.generation.kind;
+        let flags = export_flags();
+        let mut raw =
+            abi::v4l2_exportbuffer { type_: kind, index, plane, flags, ..Plain::zeroed() };
+        ioctl(self.fd.as_fd(), &ioctl::VIDIOC_EXPBUF, &mut raw)?;
+        // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw.fd) })
     }
 
     /// Takes the oldest filled buffer, if there is one; never blocks.
@@ -159,6 +176,12 @@ impl Lease {
         bytes.get(filled.start..filled.end).unwrap_or(&[])
     }
 
+    /// Which of the queue's buffers it is, for [`Queue::export`].
+    #[must_use]
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// The driver's count of frames, those included that it had to drop.
     #[must_use]
     pub const fn sequence(&self) -> u32 {
@@ -192,14 +215,14 @@ impl Drop for Lease {
 
 /// The part of a memory plane that holds data.
 #[derive(Clone, Copy, Debug, Default)]
-struct Filled {
-    start: usize,
-    end: usize,
+pub(super) struct Filled {
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 impl Filled {
     /// `bytesused` counts from the start of the plane, `data_offset` included.
-    fn new(plane: &abi::v4l2_plane, len: usize) -> Self {
+    pub(super) fn new(plane: &abi::v4l2_plane, len: usize) -> Self {
         let within = |bytes: u32| usize::try_from(bytes).unwrap_or(usize::MAX).min(len);
         let end = within(plane.bytesused);
         Self { start: within(plane.data_offset).min(end), end }
@@ -219,8 +242,21 @@ fn captured(raw: &abi::v4l2_buffer) -> Option<Instant> {
 }
 
 /// REQBUFS: allocates `count` buffers, or frees them all; answers how many there are.
-fn request_buffers(fd: BorrowedFd<'_>, kind: abi::v4l2_buf_type, count: u32) -> Result<u32, Error> {
-    let memory = abi::v4l2_memory_V4L2_MEMORY_MMAP;
+pub(super) fn request_buffers(
+    fd: BorrowedFd<'_>,
+    kind: abi::v4l2_buf_type,
+    count: u32,
+) -> Result<u32, Error> {
+    request_memory(fd, kind, abi::v4l2_memory_V4L2_MEMORY_MMAP, count)
+}
+
+/// As [`request_buffers`], with memory of another kind: REQBUFS makes room for it only.
+pub(super) fn request_memory(
+    fd: BorrowedFd<'_>,
+    kind: abi::v4l2_buf_type,
+    memory: abi::v4l2_memory,
+    count: u32,
+) -> Result<u32, Error> {
     let mut raw = abi::v4l2_requestbuffers { count, type_: kind, memory, ..Plain::zeroed() };
     ioctl(fd, &ioctl::VIDIOC_REQBUFS, &mut raw)?;
     Ok(raw.count)
@@ -237,7 +273,7 @@ fn release_buffers(fd: BorrowedFd<'_>, kind: abi::v4l2_buf_type) {
 }
 
 /// QUERYBUF, then one mapping for each memory plane.
-fn map_buffer(
+pub(super) fn map_buffer(
     fd: BorrowedFd<'_>,
     kind: abi::v4l2_buf_type,
     index: u32,
@@ -266,7 +302,7 @@ fn queue_buffer(fd: BorrowedFd<'_>, kind: abi::v4l2_buf_type, index: u32) -> Res
 
 /// Performs one of the calls on `v4l2_buffer`, and gives single-planar answers the shape of
 /// multi-planar ones: `planes[0]` says where, how long and how full.
-fn exchange(
+pub(super) fn exchange(
     fd: BorrowedFd<'_>,
     call: &Call<abi::v4l2_buffer>,
     raw: &mut abi::v4l2_buffer,
@@ -277,11 +313,12 @@ fn exchange(
         raw.length = PLANES_LEN;
     }
     // SAFETY: for a multi-planar type the kernel follows `m.planes`, which points to `length`
-    // planes that outlive the call; for a single-planar MMAP buffer it follows no address.
+    // planes that outlive the call; for a single-planar MMAP or DMABUF buffer, and in the planes of
+    // such buffers, it follows no address.
     unsafe { ioctl_with_addresses(fd, call, raw) }?;
     if !is_multiplanar(raw.type_) {
         // SAFETY: for a single-planar MMAP buffer the kernel wrote `offset` (or left it as it was
-        // initialised, zero); either way all its bytes are set.
+        // initialised, zero, or the descriptor of a DMABUF); any way all its bytes are set.
         planes[0].m.mem_offset = unsafe { raw.m.offset };
         planes[0].length = raw.length;
         planes[0].bytesused = raw.bytesused;
@@ -290,23 +327,32 @@ fn exchange(
 }
 
 /// An MMAP buffer by its index, everything else zero.
-const fn buffer(kind: abi::v4l2_buf_type, index: u32) -> abi::v4l2_buffer {
+pub(super) const fn buffer(kind: abi::v4l2_buf_type, index: u32) -> abi::v4l2_buffer {
     // SAFETY: integers, unions of integers and one raw pointer: all zeroes is a valid value.
     let zeroed: abi::v4l2_buffer = unsafe { std::mem::zeroed() };
     abi::v4l2_buffer { index, type_: kind, memory: abi::v4l2_memory_V4L2_MEMORY_MMAP, ..zeroed }
 }
 
-const fn plane_zeroed() -> abi::v4l2_plane {
+pub(super) const fn plane_zeroed() -> abi::v4l2_plane {
     // SAFETY: integers and a union of integers: all zeroes is a valid value.
     unsafe { std::mem::zeroed() }
 }
 
-const fn is_multiplanar(kind: abi::v4l2_buf_type) -> bool {
-    kind == abi::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE
+pub(super) const fn is_multiplanar(kind: abi::v4l2_buf_type) -> bool {
+    matches!(
+        kind,
+        abi::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE
+            | abi::v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_OUTPUT_MPLANE
+    )
+}
+
+/// `O_RDONLY | O_CLOEXEC`, which EXPBUF takes as unsigned.
+const fn export_flags() -> u32 {
+    OFlag::O_CLOEXEC.bits().cast_unsigned()
 }
 
 /// STREAMON and STREAMOFF take a pointer to a C `int`.
-const fn stream_type(kind: abi::v4l2_buf_type) -> c_int {
+pub(super) const fn stream_type(kind: abi::v4l2_buf_type) -> c_int {
     kind.cast_signed()
 }
 
