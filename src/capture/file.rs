@@ -96,6 +96,10 @@ impl CodedSource for File {
         self.fps
     }
 
+    fn size(&self) -> (u32, u32) {
+        (self.description.width, self.description.height)
+    }
+
     fn capture(&mut self, now: Instant, unit: &mut AccessUnit) -> Result<bool, Error> {
         let start = *self.start.get_or_insert(now);
         let mut due = self.due(start);

@@ -2,13 +2,14 @@
 //!
 //! V4L2, "YUV Formats": in single-allocation formats the colour planes follow each other without
 //! padding, and the chroma lines of YU12 and YV12 have half the stride of luma; in the `M` formats
-//! every colour plane has a memory plane with a stride of its own.
+//! every colour plane has a memory plane with a stride of its own. A JPEG image is one plane, as
+//! long as the driver says.
 
 use crate::frame::{Colour, Matrix, PixelFormat, Plane};
 use crate::sys::v4l2::{Colorimetry, Format, FourCc};
 
 /// The formats that can be captured, cheapest to convert first.
-pub(super) const USABLE: [(FourCc, PixelFormat); 10] = [
+pub(super) const USABLE: [(FourCc, PixelFormat); 12] = [
     (FourCc(*b"YU12"), PixelFormat::I420),
     (FourCc(*b"YM12"), PixelFormat::I420),
     (FourCc(*b"YV12"), PixelFormat::Yv12),
@@ -19,7 +20,17 @@ pub(super) const USABLE: [(FourCc, PixelFormat); 10] = [
     (FourCc(*b"NM21"), PixelFormat::Nv21),
     (FourCc(*b"YUYV"), PixelFormat::Yuyv),
     (FourCc(*b"UYVY"), PixelFormat::Uyvy),
+    (FourCc(*b"MJPG"), PixelFormat::Mjpeg),
+    (FourCc(*b"JPEG"), PixelFormat::Mjpeg),
 ];
+
+/// What a camera that encodes its pictures itself emits.
+pub(super) const H264: FourCc = FourCc(*b"H264");
+
+/// Every format that a camera can be used in.
+pub(super) fn usable() -> Vec<FourCc> {
+    USABLE.iter().map(|&(fourcc, _)| fourcc).chain([H264]).collect()
+}
 
 /// The format behind a four character code, if it can be captured.
 pub(super) fn pixel_format(fourcc: FourCc) -> Option<PixelFormat> {
@@ -32,6 +43,7 @@ pub(super) struct Layout {
     spans: [Span; 3],
     /// How many of `spans` there are.
     count: usize,
+    is_jpeg: bool,
 }
 
 /// One colour plane.
@@ -94,21 +106,34 @@ impl Layout {
             *span = Span { memory, offset, stride, width: line, rows };
             offset += stride * rows;
         }
-        Some(Self { spans, count })
+        Some(Self { spans, count, is_jpeg: pixels == PixelFormat::Mjpeg })
     }
 
     /// Whether a buffer holds the whole picture; `filled` is what the driver wrote to a plane.
     pub(super) fn is_whole<'a>(&self, filled: impl Fn(usize) -> &'a [u8]) -> bool {
+        if self.is_jpeg {
+            return jpeg(filled(0)).is_some();
+        }
         self.spans.iter().take(self.count).all(|span| filled(span.memory).len() >= span.end())
     }
 
     /// The colour planes in a buffer; empty ones where it is not whole.
     pub(super) fn planes<'a>(&self, filled: impl Fn(usize) -> &'a [u8]) -> [Plane<'a>; 3] {
+        if self.is_jpeg {
+            let bytes = jpeg(filled(0)).unwrap_or(&[]);
+            return [Plane { bytes, stride: 0 }, Plane::default(), Plane::default()];
+        }
         self.spans.map(|span| {
             let bytes = filled(span.memory).get(span.offset..span.end()).unwrap_or(&[]);
             Plane { bytes, stride: span.stride }
         })
     }
+}
+
+/// A buffer from the start of its JPEG image on; `None` when there is none near its beginning.
+fn jpeg(bytes: &[u8]) -> Option<&[u8]> {
+    let start = bytes.get(..SOI_REACH).unwrap_or(bytes).windows(2).position(|pair| pair == SOI)?;
+    bytes.get(start..).filter(|image| image.len() >= JPEG_LEN_MIN)
 }
 
 /// Bytes per line and lines of a colour plane, and the luma stride's divisor for it.
@@ -123,14 +148,19 @@ const fn plane_size(
         (_, 0) => (width, height, 1),
         (PixelFormat::Nv12 | PixelFormat::Nv21, _) => (width, height / 2, 1),
         (PixelFormat::I420 | PixelFormat::Yv12, _) => (width / 2, height / 2, 2),
+        // As long as the driver says.
+        (PixelFormat::Mjpeg, _) => (0, 1, 1),
     }
 }
 
 /// What the samples mean, with V4L2's defaults filled in.
 ///
-/// videodev2.h: `V4L2_MAP_YCBCR_ENC_DEFAULT`, `V4L2_MAP_QUANTIZATION_DEFAULT`.
-pub(super) const fn colour(driver: Colorimetry) -> Colour {
+/// videodev2.h: `V4L2_MAP_YCBCR_ENC_DEFAULT`, `V4L2_MAP_QUANTIZATION_DEFAULT`; for JPEG images
+/// JFIF (ITU-T T.871 7), whatever the colorspace is.
+pub(super) fn colour(driver: Colorimetry, pixels: PixelFormat) -> Colour {
+    let is_jpeg = pixels == PixelFormat::Mjpeg;
     let encoding = match (driver.ycbcr_enc, driver.colorspace) {
+        (ENC_DEFAULT, _) if is_jpeg => ENC_601,
         (ENC_DEFAULT, COLORSPACE_REC709 | COLORSPACE_DCI_P3) => ENC_709,
         (ENC_DEFAULT, COLORSPACE_BT2020) => ENC_BT2020,
         (ENC_DEFAULT, COLORSPACE_SMPTE240M) => ENC_SMPTE240M,
@@ -143,12 +173,18 @@ pub(super) const fn colour(driver: Colorimetry) -> Colour {
         _ => Matrix::Bt601,
     };
     let full_range = match driver.quantization {
-        QUANTIZATION_DEFAULT => driver.colorspace == COLORSPACE_JPEG,
+        QUANTIZATION_DEFAULT => is_jpeg || driver.colorspace == COLORSPACE_JPEG,
         stated => stated == QUANTIZATION_FULL_RANGE,
     };
     Colour { matrix, full_range }
 }
 
+/// ITU-T T.81 B.1.1.3: start of image.
+const SOI: &[u8] = &[0xff, 0xd8];
+/// Bytes in which an image begins; some cameras put a few in front.
+const SOI_REACH: usize = 16;
+/// Shorter than the headers of any image.
+const JPEG_LEN_MIN: usize = 64;
 // videodev2.h: v4l2_colorspace, v4l2_ycbcr_encoding, v4l2_quantization.
 const COLORSPACE_SMPTE240M: u32 = 2;
 const COLORSPACE_REC709: u32 = 3;
@@ -200,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_whole_exactly_from_its_last_sample_on() {
-        for (_, pixels) in USABLE {
+        for (_, pixels) in USABLE.into_iter().filter(|(_, pixels)| *pixels != PixelFormat::Mjpeg) {
             let layout = layout(pixels, 6, 4, &[16]);
             let last = layout.spans.iter().map(Span::end).max().unwrap();
             for len in 0..last + 20 {
@@ -230,7 +266,8 @@ mod tests {
     #[test]
     fn defaults_depend_on_the_colorspace() {
         let of = |colorspace, ycbcr_enc, quantization| {
-            let colour = colour(Colorimetry { colorspace, ycbcr_enc, quantization });
+            let driver = Colorimetry { colorspace, ycbcr_enc, quantization };
+            let colour = colour(driver, PixelFormat::Yuyv);
             (colour.matrix, colour.full_range)
         };
         let srgb = 8;
@@ -241,5 +278,33 @@ mod tests {
         assert_eq!(of(COLORSPACE_JPEG, 0, 2), (Matrix::Bt601, false));
         assert_eq!(of(srgb, ENC_709, QUANTIZATION_FULL_RANGE), (Matrix::Bt709, true));
         assert_eq!(of(COLORSPACE_REC709, ENC_601, 2), (Matrix::Bt601, false));
+    }
+    #[test]
+    fn jpeg_images_have_full_range_and_bt_601_unless_the_driver_states_otherwise() {
+        let of = |colorspace, ycbcr_enc, quantization| {
+            let driver = Colorimetry { colorspace, ycbcr_enc, quantization };
+            let colour = colour(driver, PixelFormat::Mjpeg);
+            (colour.matrix, colour.full_range)
+        };
+        for colorspace in [0, COLORSPACE_REC709, COLORSPACE_JPEG, 8] {
+            assert_eq!(of(colorspace, 0, 0), (Matrix::Bt601, true));
+            assert_eq!(of(colorspace, ENC_709, 2), (Matrix::Bt709, false));
+        }
+    }
+
+    #[test]
+    fn a_jpeg_image_is_as_long_as_the_driver_says_and_begins_with_its_marker() {
+        let jpeg = layout(PixelFormat::Mjpeg, 640, 480, &[0]);
+        let image = [&[0xff, 0xd8, 0xff, 0xc4][..], &[7; 100]].concat();
+        let bytes = |buffer: &[u8]| jpeg.planes(|_| buffer)[0].bytes.to_vec();
+        assert!(jpeg.is_whole(|_| &image));
+        assert_eq!(bytes(&image), image);
+        let shifted = [&[0; 8][..], &image].concat();
+        assert!(jpeg.is_whole(|_| &shifted));
+        assert_eq!(bytes(&shifted), image);
+        for buffer in [&[][..], &[0xff, 0xd8], &[7; 4096], &[&[0; 64][..], &image].concat()] {
+            assert!(!jpeg.is_whole(|_| buffer), "{} bytes", buffer.len());
+            assert!(bytes(buffer).is_empty());
+        }
     }
 }

@@ -2,24 +2,33 @@
 //!
 //! Sources name no clock: `produce` waits as [`Wait`] says and passes `now`.
 
+mod camera;
+mod choice;
+mod coded;
+mod controls;
 mod file;
 mod holder;
 mod layout;
 mod mode;
+mod node;
 mod pattern;
 mod probe;
 mod v4l2;
 
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use thiserror::Error;
 
+pub use camera::{Camera, first_working};
+pub use choice::{Choice, Encoder, Wanted, choose};
+pub use coded::CodedCamera;
 pub use file::File;
 pub use mode::Request;
 pub use pattern::{DrawnFrame, Pattern};
-pub use probe::{Device, Format, Size, first_working, probe};
+pub use probe::{Control, Device, Format, Size, probe};
 pub use v4l2::{MappedFrame, V4l2};
 
 use crate::frame::{Frame, PixelFormat};
@@ -82,8 +91,26 @@ pub trait CodedSource: std::fmt::Debug + Send {
     ///
     /// # Errors
     ///
-    /// As [`RawSource::capture`].
+    /// As [`RawSource::capture`]; [`Error::BPictures`] comes again if the source is reopened.
     fn capture(&mut self, now: Instant, unit: &mut AccessUnit) -> Result<bool, Error>;
+    /// Width and height of the newest pictures.
+    fn size(&self) -> (u32, u32);
+    /// Pictures lost so far, as [`RawSource::lost`].
+    fn lost(&self) -> u64 {
+        0
+    }
+    /// Asks for an IDR picture soon; most sources cannot be asked.
+    fn request_idr(&mut self) {}
+    /// Goes on with other settings, as far as the source can.
+    fn change(&mut self, _coding: Coding) {}
+}
+
+/// How a source that encodes is to do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coding {
+    pub bitrate_bps: u32,
+    /// From one IDR picture to the next.
+    pub gop: Duration,
 }
 
 /// One uncompressed picture, with the buffer that it lies in; dropping it gives the buffer back.
@@ -122,11 +149,17 @@ pub enum Error {
     #[error("{}: not a capture device: it is {is}", device.display())]
     NotACamera { device: PathBuf, is: &'static str },
     /// Nothing that the camera offers can be used.
-    #[error("{}: no usable format: it offers {offered}; usable are YUYV, UYVY, NV12, NV21, YU12 and YV12", device.display())]
-    NoUsableFormat { device: PathBuf, offered: String },
+    #[error("{}: no usable format: it offers {offered}; usable are {usable}", device.display())]
+    NoUsableFormat { device: PathBuf, offered: String, usable: String },
     /// The camera has no control of that name.
     #[error("{}: no control `{control}`; it has {offered}", device.display())]
     NoSuchControl { device: PathBuf, control: String, offered: String },
+    /// The camera has no such value of a control.
+    #[error("{}: control `{control}` cannot be {value}: allowed are {allowed}", device.display())]
+    ControlRange { device: PathBuf, control: String, value: i64, allowed: String },
+    /// The camera's own H.264 cannot be passed on.
+    #[error("{}: sends B pictures: viewers would show them in the wrong order, and late; choose another format than H264", device.display())]
+    BPictures { device: PathBuf },
     /// The file is no H.264 Annex B byte stream, or a broken one.
     #[error("{}: {reason}", path.display())]
     BadFile { path: PathBuf, reason: &'static str },

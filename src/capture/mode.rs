@@ -4,7 +4,7 @@
 //! largest); the rate (the lowest that is enough, else the highest); the cost of converting the
 //! format (see `layout::USABLE`). Arithmetic only: the lists are the caller's.
 
-use crate::sys::v4l2::{FrameInterval, FrameSize, Interval};
+use crate::sys::v4l2::{FourCc, FrameInterval, FrameSize, Interval};
 
 /// The pictures that are wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Request {
     pub width: u32,
     pub height: u32,
     pub fps: f64,
+    /// The only format that will do; `None` when the cheapest will.
+    pub format: Option<FourCc>,
 }
 
 /// One mode that a camera offers; `F` is whatever names its format.
@@ -31,6 +33,27 @@ pub(super) struct Candidate<F> {
 pub(super) struct Reason {
     pub(super) size: &'static str,
     pub(super) rate: &'static str,
+}
+
+/// The candidates of one format: every size, and every range cut down to what fits best.
+pub(super) fn candidates<F: Copy>(
+    format: F,
+    cost: usize,
+    sizes: &[(FrameSize, Vec<FrameInterval>)],
+    request: &Request,
+) -> Vec<Candidate<F>> {
+    let mut candidates = Vec::new();
+    for (size, intervals) in sizes {
+        let Some((width, height)) = fit_size(*size, request) else { continue };
+        let candidate = |interval| Candidate { format, cost, width, height, interval };
+        let known = candidates.len();
+        let intervals = intervals.iter().filter_map(|&offer| fit_interval(offer, request));
+        candidates.extend(intervals.map(|interval| candidate(Some(interval))));
+        if candidates.len() == known {
+            candidates.push(candidate(None));
+        }
+    }
+    candidates
 }
 
 /// Picks the candidate that fits best; `None` when there is none.
@@ -79,12 +102,13 @@ pub(super) fn fit_size(offer: FrameSize, request: &Request) -> Option<(u32, u32)
             fit_side(height_min, height_max, height_step, request.height)?,
         ),
     };
-    (width > 0 && height > 0 && width % 2 == 0 && height % 2 == 0).then_some((width, height))
+    let is_side = |side: u32| side.is_multiple_of(2) && (1..=SIDE_MAX).contains(&side);
+    (is_side(width) && is_side(height)).then_some((width, height))
 }
 
 /// The smallest even `min + n * step` that is at least `wanted`, else the largest even one.
 fn fit_side(min: u32, max: u32, step: u32, wanted: u32) -> Option<u32> {
-    let max = max.max(min);
+    let max = max.max(min).min(SIDE_MAX.max(min));
     let step = step.max(1);
     let largest = min + (max - min) / step * step;
     let up = wanted.saturating_sub(min).div_ceil(step);
@@ -161,13 +185,15 @@ fn rate_rank(interval: Option<Interval>, wanted: f64) -> (Fit, f64) {
     }
 }
 
+/// OpenH264 takes no more.
+const SIDE_MAX: u32 = 3840;
 const RATE_TOLERANCE: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ASKED: Request = Request { width: 640, height: 360, fps: 15.0 };
+    const ASKED: Request = Request { width: 640, height: 360, fps: 15.0, format: None };
 
     fn candidate(name: &str, cost: usize, size: (u32, u32), fps: u32) -> Candidate<&str> {
         let interval = (fps > 0).then_some(Interval { numerator: 1, denominator: fps });
@@ -258,14 +284,13 @@ mod tests {
         assert_eq!(fit(range(16, 320, 16), 640, 360), Some((320, 320)));
         assert_eq!(fit(range(800, 1600, 8), 640, 360), Some((800, 800)));
         assert_eq!(fit(range(1, 9, 2), 4, 4), None);
-        assert_eq!(
-            fit(range(1, u32::MAX, 1), u32::MAX, u32::MAX),
-            Some((u32::MAX - 1, u32::MAX - 1))
-        );
+        assert_eq!(fit(range(1, u32::MAX, 1), u32::MAX, u32::MAX), Some((3840, 3840)));
         for wanted in 0..200 {
             let (width, _) = fit(range(10, 100, 3), wanted, 50).unwrap();
             assert!(width % 2 == 0 && (10..=100).contains(&width) && (width - 10) % 3 == 0);
         }
+        let huge = FrameSize::Discrete { width: 4656, height: 3496 };
+        assert_eq!((fit(huge, 640, 360), fit(range(4096, 8192, 2), 640, 360)), (None, None));
         let odd = FrameSize::Discrete { width: 175, height: 144 };
         assert_eq!(fit(odd, 640, 360), None);
     }

@@ -2,14 +2,13 @@
 //!
 //! Behind `ocellus probe` and `--source auto`. Opening a node for this disturbs nobody.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::layout;
 use super::mode::Request;
-use super::v4l2::{V4l2, open_camera};
+use super::node::{no_usable_format, open_camera};
 use super::{Error, mode};
 use crate::sys::v4l2::{self, FormatInfo, FrameInterval, FrameSize, Interval};
 
@@ -22,8 +21,21 @@ pub struct Device {
     pub driver: String,
     pub bus: String,
     pub formats: Vec<Format>,
+    pub controls: Vec<Control>,
     /// Why the node cannot be the camera; `None` when it can.
     pub problem: Option<String>,
+}
+
+/// A control of a camera that can be set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Control {
+    pub name: String,
+    pub min: i64,
+    pub max: i64,
+    pub step: u64,
+    pub default: i64,
+    /// For those that are menus: the entries, by the values that choose them.
+    pub menu: Vec<(i64, String)>,
 }
 
 /// A pixel format of a camera.
@@ -48,44 +60,18 @@ pub struct Size {
     /// Rates in frames per second, highest first; both ends of ranges. For a range of sizes: those
     /// of the largest. Empty when the driver does not tell.
     pub fps: Vec<f64>,
+    /// What `fps` was made of.
+    #[serde(skip)]
+    pub(super) intervals: Vec<FrameInterval>,
 }
 
 /// Lists the video nodes in numeric order.
 #[must_use]
 pub fn probe() -> Vec<Device> {
-    video_nodes().into_iter().map(describe).collect()
+    v4l2::nodes().into_iter().map(describe).collect()
 }
 
-/// Opens and starts the first video node, in numeric order, that is a camera with a usable format.
-///
-/// The errors say why each node before it was passed over; with no camera, why every node was.
-#[must_use]
-pub fn first_working(wanted: Request) -> (Option<V4l2>, Vec<Error>) {
-    let mut passed_over = Vec::new();
-    for path in video_nodes() {
-        match V4l2::open(path, wanted) {
-            Ok(camera) => return (Some(camera), passed_over),
-            Err(error) => passed_over.push(error),
-        }
-    }
-    (None, passed_over)
-}
-
-/// The `/dev/videoN` in the order of N.
-fn video_nodes() -> Vec<PathBuf> {
-    let entries = fs::read_dir("/dev").into_iter().flatten().filter_map(Result::ok);
-    let mut nodes: Vec<(u32, PathBuf)> =
-        entries.filter_map(|entry| Some((node_number(&entry.path())?, entry.path()))).collect();
-    nodes.sort_unstable();
-    nodes.into_iter().map(|(_, path)| path).collect()
-}
-
-fn node_number(path: &Path) -> Option<u32> {
-    let digits = path.file_name()?.to_str()?.strip_prefix("video")?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
-}
-
-fn describe(path: PathBuf) -> Device {
+pub(super) fn describe(path: PathBuf) -> Device {
     let camera = match open_camera(&path) {
         Ok(camera) => camera,
         Err(error) => return closed(path, &error),
@@ -97,18 +83,33 @@ fn describe(path: PathBuf) -> Device {
         .map(|format| describe_format(&camera, format))
         .collect();
     let problem = (!formats.iter().any(|format| format.usable)).then(|| {
-        let offered: Vec<_> = formats.iter().map(|format| format.fourcc.as_str()).collect();
-        Error::NoUsableFormat { device: path.clone(), offered: offered.join(", ") }.to_string()
+        let offered: Vec<_> = formats.iter().map(|format| format.fourcc.clone()).collect();
+        no_usable_format(&path, &offered, &[], &layout::usable()).to_string()
     });
+    let controls = controls_of(&camera);
     let info = camera.info().clone();
-    Device { path, card: info.card, driver: info.driver, bus: info.bus, formats, problem }
+    Device { path, card: info.card, driver: info.driver, bus: info.bus, formats, controls, problem }
 }
 
 fn closed(path: PathBuf, error: &Error) -> Device {
     // What a codec or a metadata node calls itself is worth showing.
     let info = v4l2::Device::open(&path).map(|node| node.info().clone()).ok();
     let (card, driver, bus) = info.map(|i| (i.card, i.driver, i.bus)).unwrap_or_default();
-    Device { path, card, driver, bus, formats: Vec::new(), problem: Some(error.to_string()) }
+    let (formats, controls) = (Vec::new(), Vec::new());
+    Device { path, card, driver, bus, formats, controls, problem: Some(error.to_string()) }
+}
+
+fn controls_of(camera: &v4l2::Device) -> Vec<Control> {
+    let controls = camera.controls().unwrap_or_default();
+    let describe = |control: v4l2::Control| Control {
+        menu: camera.menu(&control),
+        name: control.name,
+        min: control.min,
+        max: control.max,
+        step: control.step,
+        default: control.default,
+    };
+    controls.into_iter().map(describe).collect()
 }
 
 fn describe_format(camera: &v4l2::Device, format: FormatInfo) -> Format {
@@ -118,8 +119,9 @@ fn describe_format(camera: &v4l2::Device, format: FormatInfo) -> Format {
         .map(|offer| {
             let mut size = Size::from(offer);
             let (width, height) = size.max;
-            let rates = camera.frame_intervals(format.fourcc, width, height);
-            size.fps = rates_of(&rates.unwrap_or_default());
+            let intervals = camera.frame_intervals(format.fourcc, width, height);
+            size.intervals = intervals.unwrap_or_default();
+            size.fps = rates_of(&size.intervals);
             size
         })
         .collect();
@@ -128,10 +130,10 @@ fn describe_format(camera: &v4l2::Device, format: FormatInfo) -> Format {
         || sizes.iter().any(|size| {
             let offer = FrameSize::from(size);
             let (width, height) = size.min;
-            mode::fit_size(offer, &Request { width, height, fps: 1.0 }).is_some()
+            mode::fit_size(offer, &Request { width, height, fps: 1.0, format: None }).is_some()
         });
     Format {
-        usable: layout::pixel_format(format.fourcc).is_some() && has_even_size,
+        usable: layout::usable().contains(&format.fourcc) && has_even_size,
         fourcc: format.fourcc.to_string(),
         description: format.description,
         sizes,
@@ -165,7 +167,7 @@ impl From<FrameSize> for Size {
                 height_step,
             } => ((width_min, height_min), (width_max, height_max), (width_step, height_step)),
         };
-        Self { min, max, step, fps: Vec::new() }
+        Self { min, max, step, fps: Vec::new(), intervals: Vec::new() }
     }
 }
 
@@ -185,16 +187,6 @@ impl From<&Size> for FrameSize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_numbered_nodes_are_video_nodes() {
-        let number = |name: &str| node_number(&Path::new("/dev").join(name));
-        assert_eq!(number("video0"), Some(0));
-        assert_eq!(number("video10"), Some(10));
-        for name in ["video", "video-foo", "video1x", "video+1", "vbi0", "v4l-subdev0"] {
-            assert_eq!(number(name), None, "{name}");
-        }
-    }
 
     #[test]
     fn rates_are_listed_once_and_highest_first() {

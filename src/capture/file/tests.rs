@@ -199,7 +199,7 @@ fn a_damaged_picture_costs_the_rest_of_its_group_and_no_time() {
     let huge = vec![0x41; 4 << 20];
     let wanted = play(&mut open(&Temporary::new(CLIP)).unwrap(), CLIP_LEN);
     let tenth = clip.iter().position(|nal| *nal == wanted[10].last().unwrap().as_slice()).unwrap();
-    let many = vec![&[0x0c, 0xff][..]; 70];
+    let many = vec![&[0x06, 0xff][..]; 70];
     // A NAL unit of 4 MB; a picture without its first slice; more NAL units than a picture has.
     for damage in [vec![huge.as_slice()], vec![&[0x09, 0x10], &[0x41, 0x40, 1]], many] {
         let nals = clip[..tenth].iter().copied().chain(damage).chain(clip[tenth..].iter().copied());
@@ -211,6 +211,14 @@ fn a_damaged_picture_costs_the_rest_of_its_group_and_no_time() {
         assert!(rest.len() >= 59 && *rest == wanted[30..30 + rest.len()]);
         assert!(played.len() - rest.len() <= 10, "the damaged group ends at the damage");
     }
+}
+
+#[test]
+fn filler_data_is_left_out() {
+    let nals = clip().into_iter().flat_map(|nal| [nal, &[0x0c, 0xff, 0xff, 0x80]]);
+    let bytes = Temporary::of_nals(nals);
+    let nals: Vec<Vec<u8>> = play(&mut open(&bytes).unwrap(), CLIP_LEN).concat();
+    assert_eq!(nals, clip());
 }
 
 #[test]

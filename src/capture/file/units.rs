@@ -1,11 +1,6 @@
 //! Reads the access units of an Annex B file, from its first IDR picture to its end.
 //!
-//! Hands out only what a decoder can start with and go on with: nothing before an IDR picture
-//! with usable parameter sets, and nothing between a damaged picture and the next such one.
-//! Every IDR picture comes with parameter sets, inserted where the file has none.
-//!
-//! Not implemented: more than one SPS or PPS per stream, and noticing that the last picture of
-//! a cut file is not whole.
+//! What can be handed out of them is for [`Assembler`] to say.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Seek};
@@ -15,9 +10,7 @@ use nix::errno::Errno;
 
 use crate::capture::Error;
 use crate::h264::annexb::Splitter;
-use crate::h264::{
-    AccessUnit, Continuity, NalType, ParameterSets, begins_picture, is_complete_before, nal_type,
-};
+use crate::h264::{AccessUnit, Assembler, Missing, ParameterSets, is_complete_before};
 use crate::time::Instant;
 
 #[allow(clippy::disallowed_types, reason = "this module owns the file that it plays")]
@@ -31,16 +24,7 @@ pub(super) struct Units {
     splitter: Splitter,
     /// Whether `file` has no more bytes.
     is_at_end: bool,
-    continuity: Continuity,
-    /// The last ones read since the beginning of the file; empty when there was none.
-    sps: Vec<u8>,
-    pps: Vec<u8>,
-    /// The same two together, when they can be used.
-    sets: Option<ParameterSets>,
-    /// Holds an access unit while parameter sets are put into it.
-    scratch: AccessUnit,
-    /// Whether there was a NAL unit at all.
-    has_nal_units: bool,
+    assembler: Assembler,
 }
 
 /// What a call of [`Units::next`] has come to.
@@ -68,12 +52,7 @@ impl Units {
             piece: vec![0; PIECE_LEN].into(),
             splitter: Splitter::default(),
             is_at_end: false,
-            continuity: Continuity::START,
-            sps: Vec::new(),
-            pps: Vec::new(),
-            sets: None,
-            scratch: AccessUnit::default(),
-            has_nal_units: false,
+            assembler: Assembler::default(),
         })
     }
 
@@ -82,33 +61,25 @@ impl Units {
         self.file.rewind().map_err(|error| os_error(&self.path, "lseek", &error))?;
         self.splitter.reset();
         self.is_at_end = false;
-        self.continuity = Continuity::START;
         // An IDR picture ahead of all parameter sets stays dropped in every round.
-        self.sps.clear();
-        self.pps.clear();
-        self.sets = None;
+        self.assembler.restart();
         Ok(())
     }
 
     /// Those that the last IDR picture was, or would be, handed out with.
     pub(super) fn parameter_sets(&self) -> Option<&ParameterSets> {
-        self.sets.as_ref()
+        self.assembler.parameter_sets()
     }
 
     /// Why reading has not come to an access unit.
     pub(super) fn fault(&self) -> &'static str {
-        if !self.has_nal_units {
-            "no start code: not an H.264 Annex B byte stream"
-        } else if self.sps.is_empty() {
-            "no sequence parameter set"
-        } else if self.pps.is_empty() {
-            "no picture parameter set"
-        } else if self.sets.is_none() {
-            "parameter sets that cannot be used"
-        } else if self.is_at_end {
-            "no IDR picture after its parameter sets"
-        } else {
-            "no IDR picture in its first 16 MiB"
+        match self.assembler.missing() {
+            Missing::NalUnits => "no start code: not an H.264 Annex B byte stream",
+            Missing::Sps => "no sequence parameter set",
+            Missing::Pps => "no picture parameter set",
+            Missing::UsableParameterSets => "parameter sets that cannot be used",
+            Missing::IdrPicture if self.is_at_end => "no IDR picture after its parameter sets",
+            Missing::IdrPicture => "no IDR picture in its first 16 MiB",
         }
     }
 
@@ -123,7 +94,7 @@ impl Units {
         loop {
             unit.reset(captured);
             let progress = self.gather(unit, &mut budget)?;
-            if progress != Progress::Unit || self.admits(unit) {
+            if progress != Progress::Unit || self.assembler.admit(unit) {
                 return Ok(progress);
             }
         }
@@ -137,22 +108,17 @@ impl Units {
                     return Ok(if unit.is_empty() { Progress::End } else { Progress::Unit });
                 }
                 if *budget == 0 {
-                    self.continuity.interrupt();
+                    self.assembler.interrupt();
                     return Ok(Progress::Busy);
                 }
                 *budget -= 1;
                 self.read()?;
                 continue;
             };
-            self.has_nal_units |= nal.is_ok();
             if nal.is_ok_and(|nal| is_complete_before(unit, nal)) {
                 return Ok(Progress::Unit);
             }
-            if nal.and_then(|nal| unit.push(nal)).is_err() {
-                // What is left of this picture is no picture; `admits` will see that.
-                self.continuity.interrupt();
-                unit.reset(unit.captured());
-            }
+            self.assembler.push(unit, nal);
             self.splitter.consume();
         }
     }
@@ -168,53 +134,6 @@ impl Units {
             Err(error) => return Err(os_error(&self.path, "read", &error)),
         }
         Ok(())
-    }
-
-    /// Whether `unit` can be handed out; completes it when it is an IDR picture.
-    fn admits(&mut self, unit: &mut AccessUnit) -> bool {
-        self.remember(unit);
-        let is_slice = |nal: &&[u8]| nal_type(nal).is_some_and(NalType::is_slice);
-        let Some(is_whole) = unit.nal_units().find(is_slice).map(begins_picture) else {
-            return false;
-        };
-        let is_start = unit.is_idr() && is_whole && self.complete(unit);
-        if !is_whole || (unit.is_idr() && !is_start) {
-            self.continuity.interrupt();
-        }
-        self.continuity.admit(is_start, true)
-    }
-
-    /// Keeps the parameter sets of `unit`; allocates only when they are not those kept already.
-    fn remember(&mut self, unit: &AccessUnit) {
-        let mut is_changed = false;
-        for (wanted, kept) in [(NalType::SPS, &mut self.sps), (NalType::PPS, &mut self.pps)] {
-            if let Some(nal) = unit.find(wanted).filter(|nal| nal != kept) {
-                kept.clear();
-                kept.extend_from_slice(nal);
-                is_changed = true;
-            }
-        }
-        if is_changed {
-            self.sets = ParameterSets::new(&self.sps, &self.pps).ok();
-        }
-    }
-
-    /// Puts in the parameter sets that the IDR picture `unit` lacks; false when there are none.
-    fn complete(&mut self, unit: &mut AccessUnit) -> bool {
-        let Some(sets) = &self.sets else { return false };
-        let has = |wanted| unit.find(wanted).is_some();
-        if has(NalType::SPS) && has(NalType::PPS) {
-            return true;
-        }
-        self.scratch.copy_from(unit);
-        unit.reset(unit.captured());
-        // 7.4.1.2.3: the delimiter comes first; the parameter sets before what refers to them.
-        let is_delimiter = |nal: &&[u8]| nal_type(nal) == Some(NalType::AUD);
-        let is_set = |nal: &&[u8]| matches!(nal_type(nal), Some(NalType::SPS | NalType::PPS));
-        let delimiter = self.scratch.nal_units().filter(is_delimiter);
-        let rest = self.scratch.nal_units().filter(|nal| !is_delimiter(nal) && !is_set(nal));
-        let mut nals = delimiter.chain([sets.sps(), sets.pps()]).chain(rest);
-        nals.try_for_each(|nal| unit.push(nal)).is_ok()
     }
 }
 
