@@ -1,155 +1,182 @@
 //! Encodes in software with OpenH264.
 //!
-//! The rate control is on and frame skipping off: every picture becomes an access unit, and RTP
-//! time comes from the capture, never from a count. Scene-change detection is off, so that IDRs
-//! come when they are due or asked for, and at no other time.
+//! The library encodes each picture at the QP that [`RateControl`] says: nothing about bitrate,
+//! frame rate or GOP is its business, so that all three may change from one picture to the next.
+//! Every picture becomes an access unit, unless it does not fit the bitrate even at the greatest
+//! QP. RTP time comes from the capture, never from a count.
 
-use std::fmt;
 use std::time::Duration;
 
-use openh264::encoder::{
-    BitRate, Complexity, Encoder, EncoderConfig, FrameRate, FrameType, RateControlMode, VuiConfig,
-};
-use openh264::formats::YUVSource;
-use openh264::{OpenH264API, Timestamp};
-
+use super::rate::RateControl;
+use super::scene::Scene;
 use super::{Encoded, Error, Settings};
-use crate::frame::{Colour, Frame, Matrix, PixelFormat, Plane};
-use crate::h264::AccessUnit;
-use crate::sys;
+use crate::frame::{Colour, Frame, Matrix, PixelFormat};
+use crate::h264::{AccessUnit, level_idc};
+use crate::sys::encoder as library;
 use crate::time::Instant;
 
 /// One software encoder.
+#[derive(Debug)]
 pub struct OpenH264 {
-    encoder: Encoder,
+    settings: Settings,
     /// From one IDR to the next, less half a picture: pictures do not come on the dot.
     idr_after: Duration,
+    /// Opened by the first picture, whose size it has.
+    stream: Option<Stream>,
     last_idr: Option<Instant>,
-    /// The capture time that the encoder's own time counts from.
-    origin: Option<Instant>,
+    /// An IDR was asked for with a picture that was left out.
+    is_idr_owed: bool,
+    scene: Scene,
+}
+
+/// The library, and what depends on the size of the pictures.
+#[derive(Debug)]
+struct Stream {
+    encoder: library::Encoder,
+    settings: library::Settings,
+    rate: RateControl,
+    /// The capture time that the library's time counts from.
+    origin: Instant,
 }
 
 impl OpenH264 {
-    /// Opens an encoder. The first picture sets the size, and is an IDR.
+    /// Makes an encoder. The first picture sets the size, and is an IDR.
     ///
     /// # Errors
     ///
-    /// [`Error::OpenH264`] when the library refuses the settings.
+    /// None yet: the library is opened, and may refuse, when the first picture comes.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
-        let config = EncoderConfig::new()
-            .bitrate(BitRate::from_bps(settings.bitrate_bps))
-            .max_frame_rate(FrameRate::from_hz(frame_rate(settings.fps)))
-            .rate_control_mode(RateControlMode::Bitrate)
-            .complexity(Complexity::Low)
-            .skip_frames(false)
-            .scene_change_detect(false)
-            .vui(vui(settings.colour));
-        let half_picture = Duration::from_secs_f64(0.5 / settings.fps.max(1.0));
-        let mut encoder = Encoder::with_api_config(OpenH264API::from_source(), config)?;
-        sys::encoder::silence(&mut encoder);
         Ok(Self {
-            encoder,
-            idr_after: settings.gop.saturating_sub(half_picture),
+            settings: *settings,
+            idr_after: idr_after(settings),
+            stream: None,
             last_idr: None,
-            origin: None,
+            is_idr_owed: false,
+            scene: Scene::default(),
         })
     }
 
-    /// When the last IDR was captured.
-    #[must_use]
-    pub fn last_idr(&self) -> Option<Instant> {
-        self.last_idr
+    /// The stream that `frame` belongs to; a new one, which begins with an IDR, when its size or
+    /// its colour differs from the one before, or it needs a higher level than that announces.
+    fn stream(&mut self, frame: &Frame<'_>) -> Result<(&mut Stream, bool), Error> {
+        let mut settings = library_settings(&self.settings, frame.width, frame.height);
+        let is_new = match &self.stream {
+            None => true,
+            Some(stream) => {
+                // A level that is higher than needed does no harm, a change of it does.
+                settings.level_idc = settings.level_idc.max(stream.settings.level_idc);
+                settings != stream.settings
+            }
+        };
+        if is_new {
+            // The library's threads end before others start.
+            self.stream = None;
+            let samples = frame.width as usize * frame.height as usize;
+            self.stream = Some(Stream {
+                encoder: library::Encoder::open(&settings)?,
+                settings,
+                rate: RateControl::new(&self.settings, samples),
+                origin: frame.captured,
+            });
+        }
+        Ok((self.stream.as_mut().expect("there is one by now"), is_new))
+    }
+}
+
+impl super::Encoder for OpenH264 {
+    fn name(&self) -> String {
+        "openh264".into()
     }
 
-    /// Encodes one I420 picture into `unit`: an IDR when one is due, or `is_idr_wanted`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::BadFrame`] is the caller's fault, the others are the encoder's.
-    ///
     /// # Cost
     ///
-    /// One copy of the encoded bytes; no allocation outside the library.
-    pub fn encode(
+    /// One copy of the encoded bytes; no allocation outside the library after the first picture.
+    fn encode(
         &mut self,
         frame: &Frame<'_>,
         is_idr_wanted: bool,
         unit: &mut AccessUnit,
     ) -> Result<Encoded, Error> {
-        let source =
-            I420::new(frame).ok_or(Error::BadFrame { width: frame.width, height: frame.height })?;
-        let is_due = self.last_idr.is_none_or(|last| frame.captured.since(last) >= self.idr_after);
-        if (is_due || is_idr_wanted) && self.last_idr.is_some() {
-            self.encoder.force_intra_frame();
+        let bad = Error::BadFrame { width: frame.width, height: frame.height };
+        if !is_i420(frame) {
+            return Err(bad);
         }
-        let origin = *self.origin.get_or_insert(frame.captured);
-        let millis = u64::try_from(frame.captured.since(origin).as_millis()).unwrap_or(u64::MAX);
-        let stream = self.encoder.encode_at(&source, Timestamp::from_millis(millis))?;
         unit.reset(frame.captured);
-        if matches!(stream.frame_type(), FrameType::Skip | FrameType::Invalid) {
+        let is_due = self.last_idr.is_none_or(|last| frame.captured.since(last) >= self.idr_after);
+        let activity = self.scene.look(&frame.planes[0], frame.width as usize);
+        let is_owed = self.is_idr_owed;
+        let (stream, is_new) = self.stream(frame)?;
+        let is_idr = is_due || is_idr_wanted || is_owed || is_new;
+        let Some(qp) = stream.rate.plan(frame.captured, is_idr, activity) else {
+            self.is_idr_owed = is_idr;
             return Ok(Encoded::Skipped);
+        };
+        if is_idr {
+            stream.encoder.force_idr();
         }
-        for layer in (0..stream.num_layers()).filter_map(|index| stream.layer(index)) {
-            for nal in (0..layer.nal_count()).filter_map(|index| layer.nal_unit(index)) {
-                unit.push(without_start_code(nal))?;
-            }
+        let picture = library::Picture {
+            planes: frame.planes.map(|plane| (plane.bytes, plane.stride)),
+            millis: frame.captured.since(stream.origin).as_millis().try_into().unwrap_or(u64::MAX),
+        };
+        let nal_units = stream.encoder.encode(&picture, qp).map_err(|error| match error {
+            library::Error::ShortPicture => bad,
+            library::Error::Failed { .. } => error.into(),
+        })?;
+        for nal in nal_units {
+            unit.push(without_start_code(nal))?;
         }
+        stream.rate.encoded(unit.len());
+        self.is_idr_owed = is_idr && !unit.is_idr();
         if unit.is_idr() {
             self.last_idr = Some(frame.captured);
         }
         Ok(if unit.is_empty() { Encoded::Skipped } else { Encoded::Unit })
     }
-}
 
-impl fmt::Debug for OpenH264 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenH264").field("last_idr", &self.last_idr).finish_non_exhaustive()
+    fn last_idr(&self) -> Option<Instant> {
+        self.last_idr
+    }
+
+    /// Takes effect with the next picture. Parameter sets stay the same, and no IDR is made,
+    /// unless the stream now needs a higher level, or other threads or colours are set.
+    fn change(&mut self, settings: &Settings) -> Result<(), Error> {
+        self.settings = *settings;
+        self.idr_after = idr_after(settings);
+        if let Some(stream) = &mut self.stream {
+            stream.rate.change(settings);
+        }
+        Ok(())
     }
 }
 
-/// A frame whose planes are as long as the library will read.
-struct I420<'a>(&'a Frame<'a>);
+fn idr_after(settings: &Settings) -> Duration {
+    settings.gop.saturating_sub(Duration::from_secs_f64(0.5 / settings.fps.max(1.0)))
+}
 
-impl<'a> I420<'a> {
-    fn new(frame: &'a Frame<'a>) -> Option<Self> {
-        let (width, height) = (frame.width as usize, frame.height as usize);
-        let holds = |plane: &Plane<'_>, width: usize, height: usize| {
-            plane.stride >= width
-                && height
-                    .checked_sub(1)
-                    .is_some_and(|rows| plane.bytes.len() >= rows * plane.stride + width)
-        };
-        let [y, cb, cr] = &frame.planes;
-        let is_good = frame.format == PixelFormat::I420
-            && width.is_multiple_of(2)
-            && height.is_multiple_of(2)
-            && holds(y, width, height)
-            && holds(cb, width / 2, height / 2)
-            && holds(cr, width / 2, height / 2);
-        is_good.then_some(Self(frame))
+fn library_settings(settings: &Settings, width: u32, height: u32) -> library::Settings {
+    let rows = height.div_ceil(16);
+    let slices = u32::from(settings.threads).min(rows / SLICE_ROWS_MIN).clamp(1, SLICES_MAX);
+    library::Settings {
+        width,
+        height,
+        level_idc: level_idc(width, height, settings.fps, settings.bitrate_bps),
+        colour_description: colour_description(settings.colour),
+        is_full_range: settings.colour.full_range,
+        slices: u16::try_from(slices).unwrap_or(1),
     }
 }
 
-impl YUVSource for I420<'_> {
-    fn dimensions(&self) -> (usize, usize) {
-        (self.0.width as usize, self.0.height as usize)
-    }
+/// Whether `frame` is what the library takes; how long its planes are is checked there.
+fn is_i420(frame: &Frame<'_>) -> bool {
+    let is_side = |side: u32| side.is_multiple_of(2) && (16..=SIDE_MAX).contains(&side);
+    frame.format == PixelFormat::I420 && is_side(frame.width) && is_side(frame.height)
+}
 
-    fn strides(&self) -> (usize, usize, usize) {
-        let [y, cb, cr] = &self.0.planes;
-        (y.stride, cb.stride, cr.stride)
-    }
-
-    fn y(&self) -> &[u8] {
-        self.0.planes[0].bytes
-    }
-
-    fn u(&self) -> &[u8] {
-        self.0.planes[1].bytes
-    }
-
-    fn v(&self) -> &[u8] {
-        self.0.planes[2].bytes
+/// H.264 E.2.1: primaries, transfer characteristics and matrix coefficients.
+fn colour_description(colour: Colour) -> [u8; 3] {
+    match colour.matrix {
+        Matrix::Bt601 => [6, 6, 6],
+        Matrix::Bt709 => [1, 1, 1],
     }
 }
 
@@ -162,132 +189,17 @@ fn without_start_code(nal: &[u8]) -> &[u8] {
     }
 }
 
-fn vui(colour: Colour) -> VuiConfig {
-    match colour.matrix {
-        Matrix::Bt601 => VuiConfig::bt601(),
-        Matrix::Bt709 => VuiConfig::bt709(),
-    }
-    .full_range(colour.full_range)
-}
-
-/// The library takes 1 to 60; at 0 its rate control believes in one picture per second.
-#[allow(clippy::cast_possible_truncation, reason = "a frame rate needs no more than f32")]
-fn frame_rate(fps: f64) -> f32 {
-    fps.clamp(1.0, 60.0) as f32
-}
+/// Macroblock rows of a slice: with fewer, what prediction loses is not worth the thread.
+const SLICE_ROWS_MIN: u32 = 4;
+/// Threads that the library has.
+const SLICES_MAX: u32 = 4;
+/// Luma samples of a side that the library takes.
+const SIDE_MAX: u32 = 3840;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests may fail")]
-mod tests {
-    use super::*;
-    use crate::h264::{NalType, ParameterSets};
-
-    const WIDTH: u32 = 320;
-    const HEIGHT: u32 = 240;
-
-    fn settings() -> Settings {
-        Settings {
-            fps: 30.0,
-            bitrate_bps: 500_000,
-            gop: Duration::from_secs(1),
-            colour: Colour { matrix: Matrix::Bt601, full_range: true },
-        }
-    }
-
-    /// A gradient with some noise that moves: work for the rate control.
-    fn picture(number: u64) -> Vec<u8> {
-        let mut state = number + 1;
-        let mut noise = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state >> 61
-        };
-        let rows = u64::from(HEIGHT * 3 / 2);
-        let samples = (0..rows).flat_map(|y| (0..u64::from(WIDTH)).map(move |x| (x, y)));
-        samples
-            .map(|(x, y)| u8::try_from((x + y + 2 * number) / 3 % 200 + noise()).unwrap())
-            .collect()
-    }
-
-    fn encode(count: u64, mut wanted: impl FnMut(u64) -> bool) -> Vec<AccessUnit> {
-        let mut encoder = OpenH264::open(&settings()).unwrap();
-        (0..count)
-            .map(|number| {
-                let bytes = picture(number);
-                let (y, chroma) = bytes.split_at((WIDTH * HEIGHT) as usize);
-                let (cb, cr) = chroma.split_at(chroma.len() / 2);
-                let half = (WIDTH / 2) as usize;
-                let frame = Frame {
-                    format: PixelFormat::I420,
-                    width: WIDTH,
-                    height: HEIGHT,
-                    colour: settings().colour,
-                    captured: Instant::from_micros(9_000_000 + number * 33_333),
-                    planes: [
-                        Plane { bytes: y, stride: WIDTH as usize },
-                        Plane { bytes: cb, stride: half },
-                        Plane { bytes: cr, stride: half },
-                    ],
-                };
-                let mut unit = AccessUnit::default();
-                let encoded = encoder.encode(&frame, wanted(number), &mut unit).unwrap();
-                assert_eq!(encoded, Encoded::Unit, "frame skipping is off");
-                unit
-            })
-            .collect()
-    }
-
-    #[test]
-    fn an_idr_comes_once_a_second_and_when_asked_for_with_its_parameter_sets() {
-        let units = encode(100, |number| number == 40);
-        let idrs: Vec<usize> = (0..100).filter(|&i| units[i].is_idr()).collect();
-        assert_eq!(idrs, [0, 30, 40, 70]);
-        let sets = ParameterSets::of(&units[0]).unwrap();
-        for unit in &units {
-            let kinds: Vec<u8> = unit.nal_units().map(|nal| nal[0] & 0x1f).collect();
-            assert_eq!(kinds, if unit.is_idr() { vec![7, 8, 5] } else { vec![1] });
-            assert!(!unit.is_idr() || sets.are_in(unit), "parameter sets never change");
-        }
-        let described = sets.describe().unwrap();
-        assert_eq!((described.width, described.height), (WIDTH, HEIGHT));
-        assert!(units[1].find(NalType::SPS).is_none());
-    }
-
-    #[test]
-    fn the_vui_says_how_the_picture_was_captured_and_that_nothing_is_reordered() {
-        use h264_reader::nal::sps::SeqParameterSet;
-        use h264_reader::nal::{Nal as _, RefNal};
-
-        let units = encode(1, |_| false);
-        let nal = RefNal::new(units[0].find(NalType::SPS).unwrap(), &[], true);
-        let sps = SeqParameterSet::from_bits(nal.rbsp_bits()).unwrap();
-        let vui = sps.vui_parameters.unwrap();
-        assert!(vui.video_signal_type.unwrap().video_full_range_flag);
-        assert_eq!(vui.bitstream_restrictions.unwrap().max_num_reorder_frames, 0);
-    }
-
-    #[test]
-    fn the_rate_stays_near_the_target() {
-        let units = encode(150, |_| false);
-        let bits: usize = units.iter().skip(30).map(|unit| unit.len() * 8).sum();
-        let bps = bits / 4;
-        assert!((350_000..700_000).contains(&bps), "{bps} bit/s for 500,000");
-    }
-
-    #[test]
-    fn a_picture_with_too_few_bytes_is_refused() {
-        let mut encoder = OpenH264::open(&settings()).unwrap();
-        let bytes = vec![0; (WIDTH * HEIGHT) as usize];
-        let plane = Plane { bytes: &bytes, stride: WIDTH as usize };
-        let short = Plane { bytes: &bytes[..100], stride: 160 };
-        let frame = Frame {
-            format: PixelFormat::I420,
-            width: WIDTH,
-            height: HEIGHT,
-            colour: Colour::default(),
-            captured: Instant::ZERO,
-            planes: [plane, plane, short],
-        };
-        let refused = encoder.encode(&frame, false, &mut AccessUnit::default());
-        assert!(matches!(refused, Err(Error::BadFrame { .. })));
-    }
-}
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "times and sizes are small and positive"
+)]
+mod tests;
