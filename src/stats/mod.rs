@@ -1,12 +1,18 @@
-//! Plain atomics that everybody may name: counters, gauges and one histogram.
+//! Plain atomics that everybody may name: counters, gauges and histograms.
 //!
 //! Written with relaxed ordering: each value stands for itself and orders nothing else. What is
 //! counted for each viewer is handed over as a whole ([`Viewers`]): there is one lock, which the
-//! writer never waits for.
+//! writer never waits for. Names that change ([`Label`]) are written once in a while.
 
+mod label;
+mod motion;
+mod pipeline;
 mod server;
 mod viewers;
 
+pub use label::Label;
+pub use motion::{Motion, MotionZone};
+pub use pipeline::Pipeline;
 pub use server::{Ending, Endings, Server};
 pub use viewers::{Reception, Transport, Viewer, Viewers};
 
@@ -51,51 +57,6 @@ impl Gauge {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What happened to the pictures on their way from the source to the ring.
-#[derive(Debug, Default)]
-pub struct Pipeline {
-    /// Pictures taken from the source.
-    pub captured: Counter,
-    /// Lost in the driver: damaged buffers and gaps in its sequence.
-    pub lost: Counter,
-    /// Replaced by a newer picture before the encoder had time for them.
-    pub superseded: Counter,
-    /// Pictures that became access units.
-    pub encoded: Counter,
-    /// Pictures the encoder's rate control left out.
-    pub skipped: Counter,
-    /// Access units that found no free slot in the pool.
-    pub pool_empty: Counter,
-    /// Access units that a consumer's full ring could not take.
-    pub ring_full: Counter,
-    /// IDR pictures that somebody asked for and got.
-    pub forced_idr: Counter,
-    /// Times the source was closed and opened again.
-    pub reopened: Counter,
-    /// Picture conversion and encoding, per access unit.
-    pub encode_time: Histogram,
-}
-
-impl fmt::Display for Pipeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "captured={} lost={} superseded={} encoded={} skipped={} pool_empty={} ring_full={} \
-             forced_idr={} reopened={} encode_us=[{}]",
-            self.captured.get(),
-            self.lost.get(),
-            self.superseded.get(),
-            self.encoded.get(),
-            self.skipped.get(),
-            self.pool_empty.get(),
-            self.ring_full.get(),
-            self.forced_idr.get(),
-            self.reopened.get(),
-            self.encode_time,
-        )
     }
 }
 
@@ -173,10 +134,12 @@ impl fmt::Display for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "p50={} p99={} max={}",
+            "p50={} p99={} max={} mean={} n={}",
             self.percentile(50).as_micros(),
             self.percentile(99).as_micros(),
-            self.max().as_micros()
+            self.max().as_micros(),
+            self.sum_micros.get() / self.count().max(1),
+            self.count(),
         )
     }
 }
