@@ -37,6 +37,11 @@ impl IdrRequests {
         true
     }
 
+    /// Whether somebody waits for an IDR.
+    pub fn is_pending(&self) -> bool {
+        self.is_pending.load(Ordering::Relaxed)
+    }
+
     /// Whether the next picture shall be an IDR: somebody asked, and the last one is old enough.
     ///
     /// For the encoder's thread only. A request that comes too early stays.

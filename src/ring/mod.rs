@@ -7,6 +7,7 @@
 //!   can see a unit change.
 //! - [`Newest`]: one slot; what is put replaces what has not been taken.
 //! - [`IdrRequests`]: "IDR, please", limited.
+//! - [`Stills`]: the next picture, for whoever asks.
 //!
 //! The publisher never waits. A consumer whose queue is full loses whole access units up to the
 //! next IDR, and it alone; each is counted. A consumer that is gone leaves its queue full: its
@@ -18,10 +19,12 @@
 mod idr_requests;
 mod newest;
 mod publisher;
+mod stills;
 
 pub use idr_requests::IdrRequests;
 pub use newest::{Newest, Taken};
 pub use publisher::{Consumer, Published, Publisher, publisher};
+pub use stills::Stills;
 
 /// The primitives of `std`, or loom's models of them.
 mod sync {

@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{PAYLOAD_TYPE, SequenceNumber, Ssrc};
 use crate::time::{Instant, RtpTimestamp};
@@ -26,6 +27,7 @@ pub struct WireImage {
     timestamp: RtpTimestamp,
     is_idr: bool,
     captured: Instant,
+    encoded_in: Duration,
 }
 
 /// What all packets of one access unit have in common.
@@ -36,6 +38,7 @@ pub(super) struct Heading {
     pub(super) timestamp: RtpTimestamp,
     pub(super) is_idr: bool,
     pub(super) captured: Instant,
+    pub(super) encoded_in: Duration,
 }
 
 impl WireImage {
@@ -123,6 +126,12 @@ impl WireImage {
         self.captured
     }
 
+    /// How long its encoder took.
+    #[must_use]
+    pub fn encoded_in(&self) -> Duration {
+        self.encoded_in
+    }
+
     fn with_room(capacity: Capacity) -> Self {
         Self {
             bytes: Vec::with_capacity(capacity.bytes),
@@ -138,6 +147,7 @@ impl WireImage {
         self.timestamp = heading.timestamp;
         self.is_idr = heading.is_idr;
         self.captured = heading.captured;
+        self.encoded_in = heading.encoded_in;
     }
 
     /// Appends one packet whose payload is the concatenation of `parts`.

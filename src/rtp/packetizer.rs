@@ -73,6 +73,7 @@ impl Packetizer {
             timestamp: RtpTimestamp::from_ticks(ticks, self.timestamp_offset),
             is_idr: unit.is_idr(),
             captured: unit.captured(),
+            encoded_in: unit.encoded_in(),
         };
         image.reset(&heading);
         let mut rest = unit.nal_units();

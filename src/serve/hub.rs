@@ -67,6 +67,8 @@ pub struct Hub {
     /// Viewers that are forgotten once they have been sent their last words.
     pub(super) leaving: Vec<ViewerId>,
     pub(super) actions: VecDeque<Action>,
+    /// Whether somebody has begun or ceased to play since [`Hub::watchers`] was asked.
+    pub(super) has_audience_changed: bool,
     /// No deadline of `server` is before this, no report of `sessions` or `groups` due before that:
     /// looked up when they may have come nearer, and not in every turn of the loop.
     server_due: Option<Instant>,
@@ -92,6 +94,7 @@ impl Hub {
             targets: HashMap::new(),
             leaving: Vec::new(),
             actions: VecDeque::new(),
+            has_audience_changed: false,
             server_due: None,
             report_due: None,
             is_clock_right: false,
@@ -183,6 +186,20 @@ impl Hub {
         self.server.has_waiting_plays(stream)
     }
 
+    /// How many sessions play each stream or wait to, when that may have changed since the last call.
+    pub fn watchers(&mut self) -> Option<impl Iterator<Item = usize>> {
+        if !std::mem::take(&mut self.has_audience_changed) {
+            return None;
+        }
+        let playing = |stream: usize| {
+            let sessions = self.sessions.values().filter(move |it| it.stream == stream);
+            let groups = self.groups.values().filter(move |group| group.playing.stream == stream);
+            sessions.filter(|playing| playing.viewer.is_some()).count() + groups.count()
+        };
+        let waiting = |stream| usize::from(self.server.has_waiting_plays(stream));
+        Some((0..self.streams.len()).map(move |stream| playing(stream) + waiting(stream)))
+    }
+
     /// Takes note whether the wall clock is synchronised: only then is its time told as the time.
     pub fn clock_is_right(&mut self, is_right: bool) {
         self.is_clock_right = is_right;
@@ -253,7 +270,12 @@ impl Hub {
                 _ => None,
             };
             if let Some(image) = completed {
-                self.stats.capture_to_socket.record(now.since(image.captured()));
+                let took = now.since(image.captured());
+                self.stats.capture_to_socket.record(took);
+                // IDR pictures are paced over UDP.
+                if !(image.is_idr() && matches!(transmit.body, Body::Packets { .. })) {
+                    self.stats.own_share.record(took.saturating_sub(image.encoded_in()));
+                }
             }
         }
         self.fanout.sent(now, transmit.viewer, sent);

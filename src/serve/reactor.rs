@@ -23,7 +23,7 @@ use super::viewers::Census;
 use crate::fanout::{Body, Sent, ViewerId};
 use crate::ring::{Consumer, IdrRequests};
 use crate::rtsp::ConnectionId;
-use crate::stats::Viewers;
+use crate::stats::{Gauge, Viewers};
 use crate::sys::{ByteStream, Wake, clock, process, tcp, udp};
 use crate::time::Instant;
 
@@ -42,6 +42,8 @@ pub struct Sockets {
 pub struct Inlet {
     pub units: Consumer,
     pub idr_requests: Arc<IdrRequests>,
+    /// How many play it or wait to: kept by the reactor, for whoever need not encode for nobody.
+    pub watchers: Arc<Gauge>,
 }
 
 /// The loop cannot go on: the process's fault or the machine's.
@@ -213,6 +215,7 @@ impl Reactor {
             }
             self.handle_timeouts(due)?;
             self.perform()?;
+            self.count_watchers();
             if let Some(census) = &mut self.census {
                 census.handle_turn(clock::now(), &self.hub);
             }
@@ -251,6 +254,15 @@ impl Reactor {
                 if let Some(heartbeat) = &mut self.heartbeat {
                     heartbeat.unit(now);
                 }
+            }
+        }
+    }
+
+    /// Says who is watched. Before the next turn, so that who waits for an IDR does not wait long.
+    fn count_watchers(&mut self) {
+        if let Some(counts) = self.hub.watchers() {
+            for (inlet, count) in self.inlets.iter().zip(counts) {
+                inlet.watchers.set(count as u64);
             }
         }
     }

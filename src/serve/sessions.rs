@@ -27,6 +27,7 @@ pub(super) enum Who {
 
 impl Hub {
     pub(super) fn follow(&mut self, now: Instant, wall: NtpTimestamp, event: Event) {
+        self.has_audience_changed = true;
         match event {
             Event::IdrWanted { stream, session } => {
                 let playing = session.and_then(|session| self.sessions.get_mut(&session));
