@@ -3,6 +3,7 @@
 //! RFC 8259; a name that is there twice in one object (section 4: "SHOULD be unique") is
 //! refused, because a reader would see one value and the camera take the other.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -70,6 +71,48 @@ impl<'a> Entry<'a> {
         elements.iter().enumerate().map(entry).map(|entry| read(&entry)).collect()
     }
 
+    /// This value as a list of at most `len_max`, each element by `read`.
+    pub(super) fn short_list<T>(
+        &self,
+        len_max: usize,
+        read: impl Fn(&Self) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        match self.value.as_array() {
+            Some(elements) if elements.len() > len_max => Err(Error::NotAllowed {
+                path: self.path.clone(),
+                value: format!("a list of {}", elements.len()),
+                allowed: format!("a list of at most {len_max}"),
+            }),
+            _ => self.list(read),
+        }
+    }
+
+    /// This value as an object whose keys are names of the author's, each value by `read`; a name
+    /// is one when `is_name` says so, and `names` says so in words.
+    pub(super) fn map<T>(
+        &self,
+        is_name: impl Fn(&str) -> bool,
+        names: &str,
+        read: impl Fn(&Self) -> Result<T, Error>,
+    ) -> Result<BTreeMap<String, T>, Error> {
+        let Value::Object(members) = self.value else {
+            return Err(self.not_allowed("an object, in braces"));
+        };
+        let mut map = BTreeMap::new();
+        for (name, value) in members {
+            if !is_name(name) {
+                return Err(Error::NotAllowed {
+                    path: self.path.clone(),
+                    value: shorten(format!("{name:?}")),
+                    allowed: names.to_owned(),
+                });
+            }
+            let entry = Self { path: join(&self.path, name), value };
+            map.insert(name.clone(), read(&entry)?);
+        }
+        Ok(map)
+    }
+
     pub(super) fn boolean(&self) -> Result<bool, Error> {
         self.value.as_bool().ok_or_else(|| self.not_allowed("true or false"))
     }
@@ -80,6 +123,11 @@ impl<'a> Entry<'a> {
         number.filter(|number| range.contains(number)).ok_or_else(|| {
             self.not_allowed(format!("a whole number from {} to {}", range.start(), range.end()))
         })
+    }
+
+    /// This value as a whole number of any size that fits.
+    pub(super) fn whole(&self) -> Result<i64, Error> {
+        self.value.as_i64().ok_or_else(|| self.not_allowed("a whole number"))
     }
 
     /// This value as a number in `range`.
@@ -121,8 +169,13 @@ impl<'a> Entry<'a> {
 
     /// The error for a value that this key does not take.
     pub(super) fn not_allowed(&self, allowed: impl Into<String>) -> Error {
-        let path = if self.path.is_empty() { "the document".into() } else { self.path.clone() };
-        Error::NotAllowed { path, value: self.shown(), allowed: allowed.into() }
+        let (path, value) = (self.path_in_words(), self.shown());
+        Error::NotAllowed { path, value, allowed: allowed.into() }
+    }
+
+    /// The path; that of the document is not empty.
+    pub(super) fn path_in_words(&self) -> String {
+        if self.path.is_empty() { "the document".into() } else { self.path.clone() }
     }
 
     /// The value as error messages show it: without anything that may be a password.
@@ -135,13 +188,7 @@ impl<'a> Entry<'a> {
             Value::Object(_) => "an object".into(),
             Value::Array(_) => "a list".into(),
             _ if may_be_secret && !is_public => "this value".into(),
-            scalar => {
-                let text = scalar.to_string();
-                match text.char_indices().nth(MAX_SHOWN) {
-                    Some((end, _)) => format!("{}...", &text[..end]),
-                    None => text,
-                }
-            }
+            scalar => shorten(scalar.to_string()),
         }
     }
 }
@@ -181,6 +228,14 @@ impl<'a> Object<'a> {
     fn entry(&self, key: &str) -> Option<Entry<'a>> {
         let value = self.members.get(key)?;
         Some(Entry { path: join(&self.path, key), value })
+    }
+}
+
+/// At most [`MAX_SHOWN`] characters of a wrong value.
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

@@ -10,9 +10,13 @@
 //! Not implemented: keys of features that this build does not have are unknown keys.
 
 mod camera;
+mod change;
 mod disk;
+mod document;
+mod encoder;
 mod identity;
 mod json;
+mod motion;
 mod multicast;
 mod network;
 mod rtsp;
@@ -23,14 +27,19 @@ mod time;
 mod tls;
 mod user;
 mod wifi;
+mod zone;
 
 use std::net::SocketAddr;
 
 use thiserror::Error;
 
-pub use camera::{Camera, Config, Http, MAX_LEN};
+pub use camera::{Camera, Format, Overlay, Rectangle};
+pub use change::{Change, Impact, difference};
 pub use disk::{Disk, replace};
+pub use document::{Config, Http, MAX_LEN};
+pub use encoder::Encoder;
 pub use identity::{Identity, NoIdentity};
+pub use motion::{Motion, Zone as MotionZone};
 pub use multicast::Multicast;
 pub use network::{InterfaceAddress, Network};
 pub use rtsp::{MAX_VIEWERS, PACKET_SIZES, Rtsp, UdpPorts, parse_address};
@@ -41,6 +50,7 @@ pub use time::Time;
 pub use tls::Tls;
 pub use user::{Password, Role, User, parse_user_name};
 pub use wifi::{Psk, Wifi};
+pub use zone::Zone;
 
 /// Why a text is not a configuration; always the author's fault.
 #[derive(Debug, Error)]

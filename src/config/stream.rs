@@ -1,4 +1,4 @@
-//! What a stream looks like: size, rate, bits.
+//! What a stream looks like and who encodes it.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::json::Entry;
-use super::{Error, NotAllowed};
+use super::json::{self, Entry, Object};
+use super::{Encoder, Error, NotAllowed};
 
 /// One encoding of the camera's pictures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,6 +20,10 @@ pub struct Stream {
     pub bitrate_kbps: u32,
     /// Seconds from one IDR picture to the next.
     pub gop_s: f64,
+    #[serde(serialize_with = "json::as_text")]
+    pub encoder: Encoder,
+    /// Whether each picture says in an SEI message when it was captured (MISB ST 0604).
+    pub utc_sei: bool,
 }
 
 /// The streams that a camera can have.
@@ -39,40 +43,78 @@ pub struct Size {
 }
 
 impl Stream {
+    /// What a stream of this name is when nothing else is said of it.
+    #[must_use]
+    pub fn new(name: StreamName) -> Self {
+        let (size, fps, bitrate_kbps) = match name {
+            StreamName::Main => (Size { width: 1280, height: 720 }, 30, 2_000),
+            StreamName::Sub => (Size { width: 640, height: 360 }, 10, 300),
+        };
+        let encoder = Encoder::Auto;
+        Self { name, size, fps, bitrate_kbps, gop_s: 1.0, encoder, utc_sei: false }
+    }
+
     pub(super) fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let object = entry.object(&["name", "width", "height", "fps", "bitrate_kbps", "gop_s"])?;
-        let default = Self::default();
-        let width = object.get("width", default.size.width, read_side)?;
-        let size = object.get("height", Size { width, ..default.size }, |entry| {
-            Ok(Size { width, height: read_side(entry)? })
-        })?;
+        let object = entry.object(&[
+            "name",
+            "width",
+            "height",
+            "fps",
+            "bitrate_kbps",
+            "gop_s",
+            "encoder",
+            "utc_sei",
+        ])?;
+        let name = object.require("name", STREAM_NAMES, |entry| entry.parsed())?;
+        let default = Self::new(name);
+        Ok(Self {
+            encoder: object.get("encoder", default.encoder.clone(), Entry::parsed)?,
+            utc_sei: object.get("utc_sei", default.utc_sei, Entry::boolean)?,
+            ..default.changed(entry, &object)?
+        })
+    }
+
+    /// This stream with those keys of a JSON object that may change while it runs:
+    /// `bitrate_kbps`, `fps`, `gop_s`, `width`, `height`. What must hold between streams is for
+    /// [`super::Config::validate`] to say.
+    ///
+    /// # Errors
+    ///
+    /// As [`super::Config::from_json`].
+    pub fn changed_by(&self, json: &str) -> Result<Self, Error> {
+        let document = json::parse(json).map_err(Error::Syntax)?;
+        let entry = Entry::root(&document);
+        let object = entry.object(&["bitrate_kbps", "fps", "gop_s", "width", "height"])?;
+        self.changed(&entry, &object)
+    }
+
+    /// This stream with what `object`, which is `entry`'s, says of size, rate and bits.
+    fn changed(&self, entry: &Entry<'_>, object: &Object<'_>) -> Result<Self, Error> {
+        let size = Size {
+            width: object.get("width", self.size.width, read_side)?,
+            height: object.get("height", self.size.height, read_side)?,
+        };
         if !size.fits() {
             return Err(Error::NotAllowed {
-                path: entry.path().to_owned(),
+                path: entry.path_in_words(),
                 value: size.to_string(),
                 allowed: SIZES.into(),
             });
         }
         Ok(Self {
-            name: object.require("name", STREAM_NAMES, |entry| entry.parsed())?,
             size,
-            fps: object.get("fps", default.fps, |entry| entry.integer(FPS))?,
+            fps: object.get("fps", self.fps, |entry| entry.integer(FPS))?,
             bitrate_kbps: object
-                .get("bitrate_kbps", default.bitrate_kbps, |entry| entry.integer(BITRATES_KBPS))?,
-            gop_s: object.get("gop_s", default.gop_s, |entry| entry.number(GOPS_S))?,
+                .get("bitrate_kbps", self.bitrate_kbps, |entry| entry.integer(BITRATES_KBPS))?,
+            gop_s: object.get("gop_s", self.gop_s, |entry| entry.number(GOPS_S))?,
+            ..self.clone()
         })
     }
 }
 
 impl Default for Stream {
     fn default() -> Self {
-        Self {
-            name: StreamName::Main,
-            size: Size { width: 1280, height: 720 },
-            fps: 30,
-            bitrate_kbps: 2_000,
-            gop_s: 1.0,
-        }
+        Self::new(StreamName::Main)
     }
 }
 
@@ -126,29 +168,36 @@ impl fmt::Display for Size {
 
 /// What must hold for the streams together.
 pub(super) fn validate(streams: &[Stream]) -> Result<(), Error> {
-    let not_allowed = |index: usize, value: StreamName, allowed: &str| Error::NotAllowed {
-        path: format!("streams[{index}].name"),
-        value: format!("{:?}", value.to_string()),
-        allowed: allowed.into(),
+    let not_allowed = |path: &str, value: String, allowed: &str| {
+        Err(Error::NotAllowed { path: path.into(), value, allowed: allowed.into() })
     };
-    for (index, stream) in streams.iter().enumerate() {
-        if streams[..index].iter().any(|earlier| earlier.name == stream.name) {
-            return Err(not_allowed(index, stream.name, "a name that no other stream has"));
+    let quoted = |stream: &Stream| format!("\"{}\"", stream.name);
+    let (main, others) = match streams {
+        [] => {
+            let allowed = "a list of \"main\" and, if you like, \"sub\"";
+            return not_allowed("streams", "an empty list".into(), allowed);
         }
-        if stream.name == StreamName::Sub {
-            return Err(not_allowed(
-                index,
-                stream.name,
-                "\"main\": a sub stream is not supported yet",
-            ));
-        }
+        [main, others @ ..] => (main, others),
+    };
+    if main.name != StreamName::Main {
+        let allowed = "\"main\": it is required and comes first";
+        return not_allowed("streams[0].name", quoted(main), allowed);
     }
-    if streams.is_empty() {
-        return Err(Error::NotAllowed {
-            path: "streams".into(),
-            value: "an empty list".into(),
-            allowed: "a list of one stream, \"main\"".into(),
-        });
+    for (index, stream) in others.iter().enumerate() {
+        let path = |key: &str| format!("streams[{}].{key}", index + 1);
+        if streams[..=index].iter().any(|earlier| earlier.name == stream.name) {
+            return not_allowed(&path("name"), quoted(stream), "a name that no other stream has");
+        }
+        for (key, value, main) in [
+            ("width", stream.size.width, main.size.width),
+            ("height", stream.size.height, main.size.height),
+            ("fps", stream.fps, main.fps),
+        ] {
+            if value > main {
+                let allowed = format!("at most {main}, as main has");
+                return not_allowed(&path(key), value.to_string(), &allowed);
+            }
+        }
     }
     Ok(())
 }

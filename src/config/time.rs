@@ -1,22 +1,28 @@
-//! Where the camera has the time from.
+//! Where the camera has the time from, and how it writes it.
 
 use serde::Serialize;
 
-use super::Error;
-use super::json::Entry;
+use super::json::{self, Entry};
+use super::{Error, Zone};
 
 /// The clock's part of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Time {
     /// Names or addresses of SNTP servers, best first; none: those that DHCP names.
     pub ntp: Vec<String>,
+    /// Of the times that people read: the overlay's.
+    #[serde(serialize_with = "json::as_text")]
+    pub zone: Zone,
 }
 
 impl Time {
     pub(super) fn read(entry: &Entry<'_>) -> Result<Self, Error> {
-        let object = entry.object(&["ntp"])?;
+        let object = entry.object(&["ntp", "zone"])?;
         let server = |entry: &Entry<'_>| entry.text_that(is_host, HOSTS);
-        Ok(Self { ntp: object.get("ntp", Vec::new(), |entry| entry.list(server))? })
+        Ok(Self {
+            ntp: object.get("ntp", Vec::new(), |entry| entry.list(server))?,
+            zone: object.get("zone", Zone::default(), Entry::parsed)?,
+        })
     }
 
     pub(super) fn validate(&self) -> Result<(), Error> {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Role, Size, StreamName};
+use crate::config::{Encoder, Format, Role, Size, Source, StreamName};
 
 const REFERENCE: &str = include_str!("../../../rootfs-overlay/etc/ocellus.json");
 
@@ -30,8 +30,14 @@ fn every_key_may_be_left_out() {
 fn everything_that_is_set_survives_the_way_to_text_and_back() {
     let text = r#"{
         "name": "Haustür \"links\"",
-        "camera": { "source": "v4l2:/dev/video2" },
-        "streams": [{ "name": "main", "width": 640, "height": 480, "fps": 15, "bitrate_kbps": 500, "gop_s": 2 }],
+        "camera": { "source": "v4l2:/dev/video2", "format": "MJPG", "rotate": 180, "mirror": true,
+                    "controls": { "brightness": -3, "gain": 200 }, "overlay": { "time": true },
+                    "masks": [{ "x": 0, "y": 12.5, "width": 33.3, "height": 10 }],
+                    "motion": { "enabled": true, "min_duration_s": 0.5, "cool_down_s": 30, "zones":
+                      [{ "name": "door", "x": 1, "y": 2, "width": 3, "height": 4, "sensitivity": 9 }] } },
+        "streams": [{ "name": "main", "width": 640, "height": 480, "fps": 15, "bitrate_kbps": 500, "gop_s": 2,
+                      "encoder": "m2m:/dev/video11", "utc_sei": true },
+                    { "name": "sub", "width": 320, "height": 240 }],
         "rtsp": { "listen": ["127.0.0.1:554", "[::1]:0"], "udp_ports": "9000-9001", "packet_size": 1200,
                   "max_viewers": 3, "max_per_address": 2 },
         "http": { "listen": [] },
@@ -39,13 +45,22 @@ fn everything_that_is_set_survives_the_way_to_text_and_back() {
         "users": [{ "name": "admin", "role": "admin", "password": "pässwörd \" \n" },
                   { "name": "nvr", "role": "viewer", "password": "x" }],
         "network": { "hostname": "front-door", "dhcp": false },
-        "time": { "ntp": ["ntp.example.org", "2001:db8::1"] } }"#;
+        "time": { "ntp": ["ntp.example.org", "2001:db8::1"], "zone": "EST5EDT,M3.2.0,M11.1.0" } }"#;
     let config = Config::from_json(text).unwrap();
     assert_eq!(config.name, "Haustür \"links\"");
     assert_eq!(config.camera.source, Source::V4l2("/dev/video2".into()));
     let size = Size { width: 640, height: 480 };
-    let stream = Stream { name: StreamName::Main, size, fps: 15, bitrate_kbps: 500, gop_s: 2.0 };
-    assert_eq!(config.streams, [stream]);
+    let encoder = Encoder::M2m(Some("/dev/video11".into()));
+    let (name, utc_sei) = (StreamName::Main, true);
+    let main = Stream { name, size, fps: 15, bitrate_kbps: 500, gop_s: 2.0, encoder, utc_sei };
+    let size = Size { width: 320, height: 240 };
+    assert_eq!(config.streams, [main, Stream { size, ..Stream::new(StreamName::Sub) }]);
+    assert_eq!(config.camera.format, Format::FourCc(*b"MJPG"));
+    assert_eq!((config.camera.rotate, config.camera.mirror), (180, true));
+    assert_eq!(config.camera.controls["brightness"], -3);
+    assert!(config.camera.overlay.time && !config.camera.overlay.name);
+    assert_eq!((config.camera.masks.len(), config.camera.motion.zones.len()), (1, 1));
+    assert_eq!(config.time.zone.to_string(), "EST5EDT,M3.2.0,M11.1.0");
     assert_eq!(config.rtsp.udp_ports.rtcp(), 9001);
     assert_eq!(config.users[0].password.reveal(), "pässwörd \" \n");
     assert_eq!((config.users[0].role, config.users[1].role), (Role::Admin, Role::Viewer));
@@ -70,14 +85,13 @@ fn an_unknown_key_is_named_with_its_path_and_the_nearest_known_key() {
             r#"{ "users": [{ "pasword": "geheim" }] }"#,
             "users[0].pasword: unknown key; the nearest known key is users[0].password",
         ),
-        // Known to the design, but they would do nothing in this build.
         (
-            r#"{ "camera": { "rotate": 90 } }"#,
-            "camera.rotate: unknown key; the nearest known key is camera.source",
+            r#"{ "camera": { "rotation": 180 } }"#,
+            "camera.rotation: unknown key; the nearest known key is camera.rotate",
         ),
         (
-            r#"{ "time": { "zone": "UTC" } }"#,
-            "time.zone: unknown key; the nearest known key is time.ntp",
+            r#"{ "time": { "timezone": "UTC" } }"#,
+            "time.timezone: unknown key; the nearest known key is time.zone",
         ),
     ];
     for (text, message) in cases {
@@ -116,7 +130,7 @@ fn a_wrong_value_is_named_with_its_path_and_what_is_allowed() {
     let names = r#"allowed is "main" or "sub""#;
     let cases = [
         (r#"{ "streams": [{ "name": "third" }] }"#, r#"streams[0].name: "third" is not"#, names),
-        (r#"{ "streams": [] }"#, "streams: an empty list is not", "a list of one stream"),
+        (r#"{ "streams": [] }"#, "streams: an empty list is not", "a list of \"main\""),
         (r#"{ "streams": {} }"#, "streams: an object is not", "a list, in brackets"),
         (
             r#"{ "camera": { "source": "v4l2:video0" } }"#,
@@ -195,13 +209,72 @@ fn what_is_there_twice_is_refused() {
 }
 
 #[test]
-fn a_sub_stream_says_that_it_is_not_supported_yet() {
-    let text =
-        r#"{ "streams": [{ "name": "main" }, { "name": "sub", "width": 640, "height": 360 }] }"#;
-    assert_eq!(
-        error(text),
-        "streams[1].name: \"sub\" is not allowed; allowed is \"main\": a sub stream is not supported yet"
-    );
+fn a_sub_stream_is_small_unless_it_says_so_and_never_above_main() {
+    let sub = |main: &str, sub: &str| {
+        let text =
+            format!(r#"{{ "streams": [{{ "name": "main"{main} }}, {{ "name": "sub"{sub} }}] }}"#);
+        Config::from_json(&text).map(|config| config.streams[1].clone()).map_err(|e| e.to_string())
+    };
+    let small = sub("", "").unwrap();
+    assert_eq!(small.size, Size { width: 640, height: 360 });
+    assert_eq!((small.fps, small.bitrate_kbps, small.gop_s), (10, 300, 1.0));
+    let as_main = r#", "width": 1280, "height": 720, "fps": 30, "bitrate_kbps": 9000"#;
+    assert_eq!(sub("", as_main).unwrap().fps, 30);
+    for (main, keys, message) in [
+        (
+            "",
+            r#", "width": 1282"#,
+            "streams[1].width: 1282 is not allowed; allowed is at most 1280, as main has",
+        ),
+        (
+            "",
+            r#", "height": 722"#,
+            "streams[1].height: 722 is not allowed; allowed is at most 720, as main has",
+        ),
+        (
+            "",
+            r#", "fps": 31"#,
+            "streams[1].fps: 31 is not allowed; allowed is at most 30, as main has",
+        ),
+        (
+            r#", "fps": 5"#,
+            "",
+            "streams[1].fps: 10 is not allowed; allowed is at most 5, as main has",
+        ),
+    ] {
+        assert_eq!(sub(main, keys).unwrap_err(), message);
+    }
+    for streams in [r#"{ "name": "sub" }"#, r#"{ "name": "sub" }, { "name": "main" }"#] {
+        assert_eq!(
+            error(&format!(r#"{{ "streams": [{streams}] }}"#)),
+            "streams[0].name: \"sub\" is not allowed; allowed is \"main\": it is required and comes first"
+        );
+    }
+}
+
+#[test]
+fn encoders_and_time_zones_are_checked() {
+    for (text, start) in [
+        (
+            r#"{ "streams": [{ "name": "main", "encoder": "x264" }] }"#,
+            r#"streams[0].encoder: "x264" is not allowed; allowed is auto, openh264, m2m or"#,
+        ),
+        (
+            r#"{ "streams": [{ "name": "main", "utc_sei": 1 }] }"#,
+            "streams[0].utc_sei: 1 is not allowed; allowed is true or false",
+        ),
+        (
+            r#"{ "time": { "zone": "Europe/Berlin" } }"#,
+            r#"time.zone: "Europe/Berlin" is not allowed; allowed is UTC, or a rule for TZ"#,
+        ),
+        (
+            r#"{ "camera": { "overlay": { "date": true } } }"#,
+            "camera.overlay.date: unknown key; the nearest known key is camera.overlay.",
+        ),
+        (r#"{ "camera": { "overlay": { "time": 1 } } }"#, "camera.overlay.time: 1 is not"),
+    ] {
+        assert!(error(text).starts_with(start), "{}", error(text));
+    }
 }
 
 #[test]
