@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -10,18 +11,27 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::Reopen;
-use crate::capture::{Error, RawFrame, RawSource, Source, Wait};
-use crate::ring::Newest;
+use super::intake::Intake;
+use crate::capture::{Error, RawSource, Source, Wait};
 use crate::stats::Pipeline;
 use crate::sys::{Wake, clock, process};
 use crate::time::Instant;
 
-pub(super) struct Capturing {
-    pub(super) source: Option<Box<dyn RawSource>>,
+/// What thread 1 works with, whichever source it has.
+#[derive(Clone)]
+pub(super) struct Tools {
     pub(super) reopen: Reopen,
-    pub(super) frames: Arc<Newest<RawFrame>>,
+    /// Set when the source is to be opened again, because it is to be another one.
+    pub(super) is_reopen_wanted: Arc<AtomicBool>,
     pub(super) stats: Arc<Pipeline>,
     pub(super) stop: Arc<Wake>,
+}
+
+pub(super) struct Capturing {
+    /// `None`: to be opened first.
+    pub(super) source: Option<Box<dyn RawSource>>,
+    pub(super) intake: Arc<Intake>,
+    pub(super) tools: Tools,
 }
 
 /// Why a source is opened again.
@@ -29,6 +39,10 @@ pub(super) enum Failure {
     Source(Error),
     /// The device says nothing, not even that something is wrong.
     Stalled(Duration),
+    /// Its settings have changed.
+    Changed,
+    /// The thread that had it does not answer.
+    Stuck,
 }
 
 impl fmt::Display for Failure {
@@ -36,59 +50,91 @@ impl fmt::Display for Failure {
         match self {
             Self::Source(error) => error.fmt(f),
             Self::Stalled(after) => write!(f, "no picture for {} ms", after.as_millis()),
+            Self::Changed => f.write_str("new settings"),
+            Self::Stuck => f.write_str("the device's driver does not answer"),
         }
     }
 }
 
 impl Capturing {
-    /// Captures until told to stop.
+    /// Captures until told to stop, or abandoned.
     pub(super) fn run(mut self) {
         // A device waits for nobody: its buffers are to be back before it needs them. A source
         // without a device draws its pictures here, which must not starve the others.
         let is_device =
-            self.source.as_ref().is_some_and(|source| matches!(source.wait(), Wait::Readable(_)));
+            self.source.as_ref().is_none_or(|source| matches!(source.wait(), Wait::Readable(_)));
         if is_device && let Err(errno) = process::hurry_thread() {
             warn!("capture: no priority for the thread error={errno}");
         }
-        while let Some(mut source) = self.source.take() {
-            let Err(failure) = self.capture(&mut *source) else { break };
-            // Before it is opened again: it holds the device's buffers, and its name.
-            drop(source);
-            let Some(Source::Raw(source)) = reopen(&mut self.reopen, &self.stop, &failure) else {
-                break;
+        let mut source = self.source.take();
+        loop {
+            let failure = match &mut source {
+                Some(source) => match self.capture(&mut **source) {
+                    Ok(()) => break,
+                    Err(failure) => failure,
+                },
+                None => Failure::Stuck,
             };
-            self.stats.reopened.increment();
-            self.source = Some(source);
+            // A change is no fault, unless nothing comes of it.
+            if !matches!(failure, Failure::Changed) {
+                self.intake.is_lost(failure.to_string());
+            }
+            // Before it is opened again: it holds the device's buffers, and its name.
+            drop(source.take());
+            let raw = |source| match source {
+                Source::Raw(source) => Some(source),
+                Source::Coded(_) => None,
+            };
+            let is_needed = || self.intake.come_by(clock::now());
+            let refused = |error: &Error| self.intake.is_refused(error);
+            source = reopen(&self.tools, &failure, raw, (is_needed, refused));
+            if source.is_none() {
+                break;
+            }
         }
-        self.frames.close();
+        self.intake.frames.close();
     }
 
-    /// `Ok` when told to stop.
+    /// `Ok` when told to stop, or not needed any more.
     fn capture(&self, source: &mut dyn RawSource) -> Result<(), Failure> {
-        let patience = STALL_MIN.max(Duration::from_secs_f64(10.0 / source.mode().fps.max(0.1)));
+        let Tools { stats, stop, is_reopen_wanted, .. } = &self.tools;
+        let patience = patience(source.mode().fps);
         let mut lost = 0;
         let mut last_picture = clock::now();
+        self.intake.is_well(source.mode().fps);
         loop {
-            match wait(source.wait(), last_picture + patience, &self.stop) {
+            let now = clock::now();
+            if !self.intake.come_by(now) {
+                return Ok(());
+            }
+            let woken = wait(source.wait(), (last_picture + patience).min(now + COME_BY), stop);
+            match woken {
                 Woken::Stop => return Ok(()),
-                Woken::Late => return Err(Failure::Stalled(patience)),
-                Woken::Ready => {}
+                Woken::Late | Woken::Ready => {}
+            }
+            if is_reopen_wanted.swap(false, Ordering::Relaxed) {
+                return Err(Failure::Changed);
             }
             while let Some(frame) = source.capture(clock::now()).map_err(Failure::Source)? {
                 last_picture = clock::now();
-                self.stats.captured.increment();
-                if self.frames.put(frame).is_some() {
-                    self.stats.superseded.increment();
+                stats.captured.increment();
+                if self.intake.frames.put(frame).is_some() {
+                    stats.superseded.increment();
                 }
             }
-            self.stats.lost.add(source.lost() - lost);
+            stats.lost.add(source.lost() - lost);
             lost = source.lost();
-            // Readable, but with nothing in it that is a picture.
+            // Whether nothing came, or only what is no picture.
             if clock::now() >= last_picture + patience {
                 return Err(Failure::Stalled(patience));
             }
         }
     }
+}
+
+/// How long a source may be silent: longer than one that is merely slow.
+pub(super) fn patience(fps: f64) -> Duration {
+    STALL_MIN.max(Duration::from_secs_f64(10.0 / fps.max(0.1)))
 }
 
 /// What ended a wait.
@@ -115,6 +161,11 @@ pub(super) fn wait(wait: Wait<'_>, deadline: Instant, stop: &Wake) -> Woken {
     }
 }
 
+/// Whether the threads are to end.
+pub(super) fn is_stopped(stop: &Wake) -> bool {
+    matches!(poll(None, stop.as_fd(), Duration::ZERO), Polled::Stop)
+}
+
 enum Polled {
     Device,
     Stop,
@@ -136,29 +187,53 @@ fn poll(device: Option<BorrowedFd<'_>>, stop: BorrowedFd<'_>, timeout: Duration)
     }
 }
 
-/// Opens the source again, however long that takes; `None` when told to stop.
-pub(super) fn reopen(reopen: &mut Reopen, stop: &Wake, failure: &Failure) -> Option<Source> {
-    warn!("capture: lost the source reason=\"{failure}\"");
+/// Opens the source again, however long that takes, until it is one that `pick` takes.
+///
+/// `refused` is told why it cannot be opened. `None` when told to stop, or when the caller is not
+/// needed any more.
+pub(super) fn reopen<T>(
+    tools: &Tools,
+    failure: &Failure,
+    pick: impl Fn(Source) -> Option<T>,
+    (is_needed, refused): (impl Fn() -> bool, impl Fn(&Error)),
+) -> Option<T> {
     let lost = clock::now();
-    let mut pause = REOPEN_FIRST;
+    let mut pause = match failure {
+        Failure::Changed => Duration::ZERO,
+        _ => {
+            warn!("capture: lost the source reason=\"{failure}\"");
+            REOPEN_FIRST
+        }
+    };
     loop {
-        if let Polled::Stop = poll(None, stop.as_fd(), pause) {
+        if !is_needed() {
             return None;
         }
-        match reopen() {
-            Ok(source) => {
+        if let Polled::Stop = poll(None, tools.stop.as_fd(), pause) {
+            return None;
+        }
+        tools.is_reopen_wanted.store(false, Ordering::Relaxed);
+        match (tools.reopen)().map(&pick) {
+            Ok(Some(source)) => {
                 let gone = clock::now().since(lost);
                 info!("capture: the source is back after_ms={}", gone.as_millis());
+                tools.stats.reopened.increment();
                 return Some(source);
             }
-            Err(error) => log::debug!("capture: still lost reason=\"{error}\""),
+            Ok(None) => warn!("capture: still lost reason=\"it is of another kind now\""),
+            Err(error) => {
+                log::debug!("capture: still lost reason=\"{error}\"");
+                refused(&error);
+            }
         }
-        pause = (pause * 2).min(REOPEN_MAX);
+        pause = (pause * 2).clamp(REOPEN_FIRST, REOPEN_MAX);
     }
 }
 
 /// A device that is merely slow is not stalled.
 const STALL_MIN: Duration = Duration::from_secs(1);
+/// Between two signs of life of this thread.
+const COME_BY: Duration = Duration::from_secs(1);
 const REOPEN_FIRST: Duration = Duration::from_millis(100);
 /// Back within two seconds of the camera's return.
 const REOPEN_MAX: Duration = Duration::from_millis(1_600);
@@ -169,7 +244,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::capture::{Mode, Pattern};
+    use crate::capture::{Mode, Pattern, RawFrame};
     use crate::ring::Taken;
 
     /// A device that can be opened once at a time, gives three pictures, and fails.
@@ -229,19 +304,20 @@ mod tests {
             unreachable!("it is closed");
         };
         let stop = Arc::new(Wake::new().expect("an eventfd"));
-        let frames = Arc::new(Newest::default());
+        let intake = Arc::new(Intake::new(clock::now()));
         let stats = Arc::new(Pipeline::default());
         let device = Arc::clone(&is_open);
-        let capturing = Capturing {
-            source: Some(first),
-            reopen: Box::new(move || Exclusive::open(&device, is_damaged)),
-            frames: Arc::clone(&frames),
+        let tools = Tools {
+            reopen: Arc::new(move || Exclusive::open(&device, is_damaged)),
+            is_reopen_wanted: Arc::default(),
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
         };
+        let capturing = Capturing { source: Some(first), intake: Arc::clone(&intake), tools };
         let thread = thread::spawn(move || capturing.run());
         while stats.captured.get() < 7 {
-            assert!(matches!(frames.take(Duration::from_secs(20)), Taken::Value(_)));
+            let taken = intake.frames.take(Duration::from_secs(20));
+            assert!(matches!(taken, Taken::Value(_)));
         }
         stop.wake();
         thread.join().expect("it ends when told to");
