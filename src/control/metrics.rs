@@ -31,6 +31,7 @@ impl Collector for Camera {
         let mut page = Page(&mut encoder);
         self.process(&mut page)?;
         self.pictures(&mut page)?;
+        self.motion(&mut page)?;
         serving(&mut page, &self.0.server)?;
         self.viewers(&mut page)
     }
@@ -47,26 +48,63 @@ impl Camera {
 
     /// From the source to the ring, by stream.
     fn pictures(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        type Field = fn(&Pipeline) -> &Counter;
-        let counters: [(&str, &str, Field); 9] = [
+        type Field<T> = fn(&Pipeline) -> &T;
+        let counters: [(&str, &str, Field<Counter>); 13] = [
             ("captured", "Taken from the source", |it| &it.captured),
             ("lost", "Lost in the driver", |it| &it.lost),
+            ("undecodable", "Not to be decoded, from the source", |it| &it.undecodable),
             ("superseded", "Replaced by newer ones before they were encoded", |it| &it.superseded),
+            ("left_out", "Left out: for a slower stream, or a slow board", |it| &it.left_out),
             ("encoded", "Made into access units", |it| &it.encoded),
             ("skipped", "Left out by the encoder's rate control", |it| &it.skipped),
             ("pool_empty", "Access units without a free slot", |it| &it.pool_empty),
             ("ring_full", "Access units that a consumer had no room for", |it| &it.ring_full),
             ("forced_idr", "IDR pictures that somebody asked for", |it| &it.forced_idr),
             ("source_reopened", "Times the source was opened again", |it| &it.reopened),
+            ("placeholders", "NO SIGNAL pictures", |it| &it.placeholders),
+            ("encoder_replaced", "Times the encoder was replaced", |it| &it.encoder_replaced),
         ];
+        let streams = || self.0.streams.iter().map(|(name, it)| (stream_label(name), &**it));
         for (name, help, field) in counters {
-            let rows = self.0.streams.iter();
-            let rows = rows.map(|(name, pipeline)| (stream_label(name), field(pipeline).get()));
+            let rows = streams().map(|(label, it)| (label, field(it).get()));
             page.counters(&format!("ocellus_pictures_{name}"), help, None, rows)?;
         }
-        let rows = self.0.streams.iter();
-        let rows = rows.map(|(name, pipeline)| (stream_label(name), &pipeline.encode_time));
-        page.histograms("ocellus_encode", "Conversion and encoding of a picture", rows)
+        let help = "1 while the source's pictures are shown, 0 while it is NO SIGNAL";
+        let rows = streams().map(|(label, it)| (label, as_f64(it.is_live.get())));
+        page.gauges("ocellus_source_live", help, None, rows)?;
+        let help = "Pictures per second that the stream is held to";
+        let rows = streams().map(|(label, it)| (label, it.fps_limit_milli.get()));
+        let rows = rows.filter(|&(_, milli)| milli > 0);
+        let rows = rows.map(|(label, milli)| (label, as_f64(milli) / 1e3));
+        page.gauges("ocellus_fps_limit", help, None, rows)?;
+        let rows = streams().map(|(label, it)| (label, it.encoder.get()));
+        let rows = rows.filter(|(_, encoder)| !encoder.is_empty());
+        let rows = rows.map(|([label], encoder)| ([label, ("encoder", encoder.into())], 1.0));
+        page.gauges("ocellus_encoder", "The encoder at work; always 1", None, rows)?;
+        let times: [(&str, &str, Field<Histogram>); 5] = [
+            ("convert", "Conversion of a picture", |it| &it.convert_time),
+            ("scale", "Scaling of a picture", |it| &it.scale_time),
+            ("overlay", "Writing on a picture", |it| &it.overlay_time),
+            ("motion_search", "Looking for motion in a picture", |it| &it.motion_time),
+            ("encode", "Encoding of a picture", |it| &it.encode_time),
+        ];
+        for (name, help, field) in times {
+            let rows = streams().map(|(label, it)| (label, field(it)));
+            page.histograms(&format!("ocellus_{name}"), help, rows)?;
+        }
+        Ok(())
+    }
+
+    /// What moves, zone by zone.
+    fn motion(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let zones = || {
+            let zones = self.0.motion.zones.iter();
+            zones.map(|zone| ([("zone", Cow::Owned(zone.name.clone()))], zone))
+        };
+        let moving = zones().map(|(label, zone)| (label, as_f64(zone.is_moving.get())));
+        page.gauges("ocellus_motion", "1 while something moves", None, moving)?;
+        let events = zones().map(|(label, zone)| (label, zone.events.get()));
+        page.counters("ocellus_motion_events", "Motions that began", None, events)
     }
 
     /// One row for each viewer.
@@ -252,3 +290,74 @@ const fn as_f64(value: u64) -> f64 {
 
 /// From 128 µs to 8.4 s.
 const BOUNDS: std::ops::RangeInclusive<u32> = 7..=23;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use prometheus_client::encoding::text;
+
+    use super::*;
+    use crate::control::{Refused, Snapshots, StreamControl};
+    use crate::stats::Motion;
+
+    #[test]
+    fn streams_and_zones_are_told_by_their_names() {
+        let pipelines = [Arc::<Pipeline>::default(), Arc::default()];
+        let motion = Arc::new(Motion::new(["door".to_owned(), "a \"b\"".to_owned()]));
+        let sources = Sources {
+            streams: ["main", "sub"]
+                .map(str::to_owned)
+                .into_iter()
+                .zip(pipelines.clone())
+                .collect(),
+            server: Arc::default(),
+            viewers: Arc::default(),
+            memory: None,
+            log: Arc::default(),
+            motion: Arc::clone(&motion),
+            snapshots: Snapshots::Raw(Arc::default()),
+            stream_control: StreamControl {
+                describe: Arc::new(String::new),
+                change: Arc::new(|_, _| Err(Refused::UnknownStream)),
+            },
+        };
+        let registry = registry(sources);
+        let page = || {
+            let mut page = String::new();
+            text::encode(&mut page, &registry).unwrap();
+            page
+        };
+        let before = page();
+        assert!(!before.contains("ocellus_encoder{") && !before.contains("ocellus_fps_limit{"));
+        let [main, sub] = &pipelines;
+        main.encoder.set("m2m /dev/video11");
+        main.is_live.set(1);
+        main.fps_limit_milli.set(29_970);
+        sub.left_out.add(20);
+        sub.placeholders.increment();
+        sub.encoder_replaced.add(2);
+        main.undecodable.add(4);
+        main.motion_time.record(Duration::from_micros(100));
+        motion.zones[1].is_moving.set(1);
+        motion.zones[1].events.add(3);
+        let page = page();
+        for line in [
+            r#"ocellus_encoder{stream="main",encoder="m2m /dev/video11"} 1.0"#,
+            r#"ocellus_source_live{stream="main"} 1.0"#,
+            r#"ocellus_source_live{stream="sub"} 0.0"#,
+            r#"ocellus_fps_limit{stream="main"} 29.97"#,
+            r#"ocellus_pictures_left_out_total{stream="sub"} 20"#,
+            r#"ocellus_pictures_undecodable_total{stream="main"} 4"#,
+            r#"ocellus_pictures_placeholders_total{stream="sub"} 1"#,
+            r#"ocellus_pictures_encoder_replaced_total{stream="sub"} 2"#,
+            r#"ocellus_motion_search_seconds_sum{stream="main"} 0.0001"#,
+            r#"ocellus_scale_seconds_count{stream="main"} 0"#,
+            r#"ocellus_motion{zone="door"} 0.0"#,
+            r#"ocellus_motion{zone="a \"b\""} 1.0"#,
+            r#"ocellus_motion_events_total{zone="a \"b\""} 3"#,
+        ] {
+            assert!(page.lines().any(|it| it == line), "{line}\n{page}");
+        }
+    }
+}

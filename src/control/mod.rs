@@ -1,7 +1,8 @@
 //! Thread 4: says over HTTP how the camera is, and hands RTSP that comes through HTTP to `serve`.
 //!
 //! `GET /healthz` for whoever restarts things, `/metrics` (OpenMetrics text) for whoever watches,
-//! `/log` for the admin. Ordinary web code: axum and hyper on one current-thread runtime. The media
+//! `/log` for the admin; `/snapshot.jpg`, the newest picture; `/api/streams`, what the streams are
+//! and, by `PATCH`, what they are to be. Ordinary web code: axum and hyper on one current-thread runtime. The media
 //! path neither calls it nor waits for it; should it panic, it is started again, with back-off.
 //!
 //! | file | concept |
@@ -9,6 +10,8 @@
 //! | `server`, `opening` | connections, their limits, and which of them are HTTP |
 //! | `login` | Digest for HTTP |
 //! | `pages`, `metrics` | what is answered |
+//! | `snapshot` | the newest picture as a JPEG image |
+//! | `streams` | changes while the camera runs |
 //! | `recent` | the newest lines of the log |
 //!
 //! Not implemented: TLS; making room for a newcomer by closing who was idle longest.
@@ -25,6 +28,8 @@ mod opening;
 mod pages;
 mod recent;
 mod server;
+mod snapshot;
+mod streams;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,10 +42,13 @@ use std::time::Duration;
 use log::{error, warn};
 
 pub use recent::Recent;
+pub use snapshot::Snapshots;
+pub use streams::{Refused, StreamControl};
 
 use self::pages::Site;
+use self::snapshot::Shutter;
 use crate::auth::{Secret, Throttle, User};
-use crate::stats::{Pipeline, Server, Viewers};
+use crate::stats::{Motion, Pipeline, Server, Viewers};
 use crate::sys::process::ResidentMemory;
 use crate::sys::{ByteStream, Wake, clock};
 
@@ -65,6 +73,10 @@ pub struct Sources {
     /// `None` where the kernel does not say.
     pub memory: Option<Arc<ResidentMemory>>,
     pub log: Arc<Recent>,
+    pub motion: Arc<Motion>,
+    /// Where `/snapshot.jpg` comes from.
+    pub snapshots: Snapshots,
+    pub stream_control: StreamControl,
 }
 
 /// Sockets, and the way to `serve`.
@@ -95,6 +107,7 @@ pub fn start(settings: Settings, sources: Sources, doors: Doors) -> io::Result<(
         secret: Secret::new(settings.entropy),
         throttle: Mutex::new(Throttle::default()),
         registry: metrics::registry(sources.clone()),
+        shutter: Shutter::new(sources.snapshots.clone()),
         sources,
     });
     let run = move || {

@@ -8,12 +8,14 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch};
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
 use super::Sources;
 use super::login::{Admin, Viewer};
+use super::snapshot::Shutter;
+use super::streams;
 use crate::auth::{Secret, Throttle, User};
 use crate::stats::Server;
 use crate::sys::clock;
@@ -28,6 +30,7 @@ pub(super) struct Site {
     pub(super) secret: Secret,
     pub(super) throttle: Mutex<Throttle>,
     pub(super) registry: Registry,
+    pub(super) shutter: Shutter,
     pub(super) sources: Sources,
 }
 
@@ -37,6 +40,9 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .route("/log", get(log))
+        .route("/snapshot.jpg", get(snapshot))
+        .route("/api/streams", get(streams::describe))
+        .route("/api/streams/{name}", patch(streams::change))
         .fallback(not_found)
         .with_state(site)
 }
@@ -81,11 +87,18 @@ async fn log(_: Admin, State(site): State<Arc<Site>>) -> Response {
     plain(StatusCode::OK, lines)
 }
 
+async fn snapshot(_: Viewer, State(site): State<Arc<Site>>) -> Response {
+    match site.shutter.snapshot().await {
+        Ok(image) => answer(StatusCode::OK, "image/jpeg", image),
+        Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
 pub(super) fn plain(status: StatusCode, body: impl IntoResponse) -> Response {
     answer(status, "text/plain; charset=utf-8", body)
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: impl IntoResponse) -> Response {
+pub(super) fn answer(status: StatusCode, kind: &'static str, body: impl IntoResponse) -> Response {
     let mut response = body.into_response();
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -100,9 +113,12 @@ Ocellus, an IP camera.
 
 Pictures come over RTSP, for players and recorders: rtsp://THIS-HOST/main
 
-  /healthz   ok, or what is wrong
-  /metrics   OpenMetrics text (with a login)
-  /log       the newest lines of the log (with an admin's login)
+  /healthz        ok, or what is wrong
+  /snapshot.jpg   the newest picture (with a login)
+  /metrics        OpenMetrics text (with a login)
+  /api/streams    the streams as JSON (with a login); PATCH /api/streams/main
+                  changes one (with an admin's login)
+  /log            the newest lines of the log (with an admin's login)
 
 This port also takes RTSP through HTTP. There is no web page yet.
 ";

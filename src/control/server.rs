@@ -39,7 +39,12 @@ use crate::sys::{ByteStream, Wake, tcp};
 ///
 /// When the process has no descriptors left for a runtime.
 pub(super) fn run(site: &Arc<Site>, doors: &Doors) -> io::Result<Infallible> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // What is too long for the loop is done beside it, by one at a time.
+        .max_blocking_threads(1)
+        .thread_name(super::THREAD)
+        .build()?;
     runtime.block_on(accept(pages::router(Arc::clone(site)), doors))
 }
 
