@@ -64,12 +64,8 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
 /// Prints what cameras there are.
 fn probe(is_json: bool) -> Result<(), Failure> {
     let devices = ocellus::capture::probe();
-    let text = if is_json {
-        let json = serde_json::to_string_pretty(&devices).context("probe").map_err(running)?;
-        json + "\n"
-    } else {
-        run::describe(&devices)
-    };
+    let text = if is_json { run::describe_as_json(&devices) } else { run::describe(&devices) };
+    let text = text.map_err(running)?;
     std::io::stdout().write_all(text.as_bytes()).context("stdout").map_err(running)
 }
 

@@ -2,6 +2,7 @@
 
 mod encryption;
 mod http;
+mod live;
 mod multicast;
 mod sandbox;
 mod source;
@@ -9,7 +10,7 @@ mod source;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,20 +19,22 @@ use log::{info, warn};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
+use ocellus::capture::Source;
 use ocellus::cli::RunArgs;
 use ocellus::config::{self, Config, Password, User};
-use ocellus::control::Recent;
-use ocellus::produce::{self, Notice};
+use ocellus::control::{Recent, Snapshots};
+use ocellus::produce::{self, Control, Notice, Outlet};
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
-use ocellus::stats::Pipeline;
+use ocellus::stats::{Gauge, Motion, Pipeline};
 use ocellus::sys::{Wake, clock, marking, process, tcp};
-use ocellus::{auth, encode, rtp, rtsp};
+use ocellus::{auth, rtp, rtsp};
 
 use self::encryption::Encryption;
 use self::http::Http;
+use self::live::Live;
 use self::source::Chosen;
-pub(crate) use self::source::describe;
+pub(crate) use self::source::{describe, describe_as_json};
 use crate::{Failure, read_config, running};
 
 /// Runs the camera until a signal or a fault.
@@ -44,18 +47,19 @@ pub(crate) fn run(args: &RunArgs, log: Arc<Recent>) -> Result<(), Failure> {
     let http = Http::prepare(&config, log);
     sandbox::enter(&config, args.config.as_deref()).map_err(Failure::Usage)?;
     let stop = Arc::new(Wake::new().context("eventfd").map_err(running)?);
-    end_on_signals(&stop).map_err(running)?;
+    let signals = Signals { stop, live: Arc::default() };
+    act_on_signals(&signals, args.config.is_some()).map_err(running)?;
     let chosen = source::choose(&config, args).map_err(running)?;
     let (listeners, addresses) = listen(&config).map_err(running)?;
-    let encrypted = encryption.map(|it| it.listen(|address| url(Some(address), None)));
+    let encrypted = encryption.map(|it| it.listen(|address| Url::new(Some(address), None).main()));
     let encrypted = encrypted.transpose().map_err(running)?;
     let http = http.map(|it| it.listen(&config)).transpose().map_err(running)?;
     let others = encrypted.iter().flat_map(|(listeners, _)| listeners);
     others.for_each(|listener| mark(listener, &config));
-    let url = url(addresses.first().copied(), generated.as_ref());
+    let url = Url::new(addresses.first().copied(), generated.as_ref());
     let listening = Listening { listeners, encrypted, http };
-    let running_camera = start(&config, chosen, listening, &stop).map_err(running)?;
-    running_camera.wait(&url, &stop).map_err(running)
+    let camera = start(&config, chosen, listening, &signals, args).map_err(running)?;
+    camera.wait(&url, &signals.stop).map_err(running)
 }
 
 /// All that is listened on.
@@ -70,7 +74,8 @@ struct Running {
     notices: mpsc::Receiver<Notice>,
     serve: JoinHandle<Result<(), serve::Error>>,
     producers: Vec<JoinHandle<()>>,
-    pipeline: Arc<Pipeline>,
+    /// By the name of their stream.
+    pipelines: Vec<(String, Arc<Pipeline>)>,
     server: Arc<serve::Stats>,
 }
 
@@ -78,16 +83,22 @@ fn start(
     config: &Config,
     chosen: Chosen,
     listening: Listening,
-    stop: &Arc<Wake>,
+    signals: &Signals,
+    args: &RunArgs,
 ) -> anyhow::Result<Running> {
-    let stream = config.streams.first().context("streams: none")?;
-    let bitrate_bps = stream.bitrate_kbps * 1_000;
+    let main = config.streams.first().context("streams: none")?;
+    let stop = &signals.stop;
     let wake = Arc::new(Wake::new().context("eventfd")?);
-    let idr_requests = Arc::new(IdrRequests::default());
-    let (pipeline, server) = (Arc::<Pipeline>::default(), Arc::<serve::Stats>::default());
-    // A second of video is more than the longest picture.
-    let unit_capacity = (bitrate_bps / 8) as usize;
-    let (publisher, consumers) = ring::publisher(1, unit_capacity, Arc::clone(&pipeline));
+    let server = Arc::<serve::Stats>::default();
+    let fps = chosen.fps.unwrap_or_else(|| f64::from(main.fps));
+    let streams = streams(config, &chosen.source);
+    let (mut outlets, mut inlets, mut pipelines) = (Vec::new(), Vec::new(), Vec::new());
+    for stream in streams {
+        let (outlet, inlet) = lane(stream);
+        pipelines.push((stream.name.to_string(), Arc::clone(&outlet.stats)));
+        outlets.push(outlet);
+        inlets.push(inlet);
+    }
 
     let (rtp, rtcp, server_ports) = bind_ports(config)?;
     for socket in [&rtp, &rtcp] {
@@ -96,15 +107,10 @@ fn start(
             .context("multicast TTL (rtsp.multicast)")?;
         mark(socket, config);
     }
-    let send_buffer_len = SEND_BUFFER_MIN.max((bitrate_bps / 16) as usize);
+    let send_buffer_len = SEND_BUFFER_MIN.max((main.bitrate_kbps * 1_000 / 16) as usize);
     let Listening { listeners, encrypted, http } = listening;
     let sockets = Sockets { listeners, rtp, rtcp, send_buffer_len };
-    let fps = chosen.fps.unwrap_or_else(|| f64::from(stream.fps));
-    let hub = Hub::new(hub_settings(config, fps, server_ports)?, Arc::clone(&server));
-    let inlets = consumers
-        .into_iter()
-        .map(|units| Inlet { units, idr_requests: Arc::clone(&idr_requests) })
-        .collect();
+    let hub = Hub::new(hub_settings(config, streams, fps, server_ports)?, Arc::clone(&server));
     let (reactor_stop, stats) = (Arc::clone(stop), Arc::clone(&server));
     let reactor = Reactor::new(hub, sockets, inlets, Arc::clone(&wake), reactor_stop, stats)?;
     let heartbeat = process::inherited_pipe(HEARTBEAT_VARIABLE).context(HEARTBEAT_VARIABLE)?;
@@ -112,9 +118,20 @@ fn start(
     if let Some((listeners, tls)) = encrypted {
         reactor = reactor.with_tls(listeners, tls)?;
     }
+    let (control, motion) = (Control::default(), Arc::new(motion(config)));
+    let is_coded = matches!(chosen.source, Source::Coded(_));
+    let kind = (streams.len(), is_coded);
+    let live = Live::new(config.clone(), chosen.origin, control.clone(), args, kind);
+    let live = Arc::new(live);
     if let Some(http) = http {
-        let known = (config, &pipeline, &server);
-        reactor = http.start(reactor, known, send_buffer_len)?;
+        let known = http::Known {
+            config,
+            pipelines: &pipelines,
+            server: &server,
+            motion: &motion,
+            snapshots: snapshots(&control, is_coded),
+        };
+        reactor = http.start(reactor, known, &live, send_buffer_len)?;
     }
     let ending = Arc::clone(stop);
     let serve = thread::Builder::new().name("serve".into()).spawn(move || {
@@ -126,86 +143,153 @@ fn start(
 
     let (notices_in, notices) = mpsc::channel();
     let shared = produce::Shared {
-        publisher,
-        idr_requests,
-        stats: Arc::clone(&pipeline),
+        outlets,
         wake,
         stop: Arc::clone(stop),
         notices: notices_in,
+        control,
+        motion,
     };
-    let settings = encode::Settings {
-        fps,
-        bitrate_bps,
-        gop: Duration::from_secs_f64(stream.gop_s),
-        colour: ocellus::frame::Colour::default(),
-    };
-    let Chosen { source, reopen, .. } = chosen;
-    let producers = produce::start(source, reopen, settings, shared).context("threads")?;
-    Ok(Running { notices, serve: serve.context("threads")?, producers, pipeline, server })
+    let settings = live::settings(config, streams.len());
+    let producers =
+        produce::start(chosen.source, chosen.reopen, settings, shared).context("threads")?;
+    // Only now is there something that can be changed.
+    let _ = signals.live.set(live);
+    Ok(Running { notices, serve: serve.context("threads")?, producers, pipelines, server })
+}
+
+/// The streams that there can be: a source of access units makes no second one.
+fn streams<'a>(config: &'a Config, source: &Source) -> &'a [config::Stream] {
+    let streams = &config.streams[..];
+    match (source, streams) {
+        (Source::Coded(_), [main, _, ..]) => {
+            warn!("run: there is no sub stream, because this source is encoded already");
+            std::slice::from_ref(main)
+        }
+        _ => streams,
+    }
+}
+
+/// The two ends of one stream's ring.
+fn lane(stream: &config::Stream) -> (Outlet, Inlet) {
+    let (idr_requests, watchers) = (Arc::<IdrRequests>::default(), Arc::<Gauge>::default());
+    let stats = Arc::<Pipeline>::default();
+    // A second of video is more than the longest picture.
+    let unit_capacity = (stream.bitrate_kbps * 1_000 / 8) as usize;
+    let (publisher, mut consumers) = ring::publisher(1, unit_capacity, Arc::clone(&stats));
+    let units = consumers.pop().expect("one was asked for");
+    let inlet =
+        Inlet { units, idr_requests: Arc::clone(&idr_requests), watchers: Arc::clone(&watchers) };
+    (Outlet { publisher, idr_requests, watchers, stats }, inlet)
+}
+
+fn motion(config: &Config) -> Motion {
+    // Even when nobody looks: it can be switched on while the camera runs.
+    Motion::new(config.camera.motion.watched().into_iter().map(|zone| zone.name))
+}
+
+fn snapshots(control: &Control, is_coded: bool) -> Snapshots {
+    if is_coded {
+        Snapshots::Coded(Arc::clone(&control.units))
+    } else {
+        Snapshots::Raw(Arc::clone(&control.pictures))
+    }
 }
 
 impl Running {
-    /// Prints the URL when the stream is ready, and the counters once a minute, to the end.
-    fn wait(self, url: &str, stop: &Wake) -> anyhow::Result<()> {
+    /// Prints a stream's URL when it is ready, and the counters once a minute, to the end.
+    fn wait(self, url: &Url, stop: &Wake) -> anyhow::Result<()> {
         let failure = loop {
             match self.notices.recv_timeout(REPORT_INTERVAL) {
-                Ok(Notice::Ready) => self.say_ready(url),
+                Ok(Notice::Ready { stream }) => self.say_ready(url, stream),
                 Ok(Notice::Failed(error)) => break Some(error),
-                Err(mpsc::RecvTimeoutError::Timeout) => self.report("stats"),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    report("stats", &self.pipelines, &self.server);
+                }
                 // All producers have ended: because they were told to.
                 Err(mpsc::RecvTimeoutError::Disconnected) => break None,
             }
         };
         stop.wake();
-        for thread in self.producers {
+        let Self { serve, producers, pipelines, server, .. } = self;
+        for thread in producers {
             // A panic would have aborted the process.
             let _ = thread.join();
         }
-        if let Ok(done) = self.serve.join() {
+        if let Ok(done) = serve.join() {
             done?;
         }
-        info!("produce: done {}", self.pipeline);
-        info!("serve: done {}", self.server);
+        report("done", &pipelines, &server);
         failure.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn say_ready(&self, url: &str) {
+    fn say_ready(&self, url: &Url, stream: usize) {
+        let name = self.pipelines.get(stream).map_or("", |(name, _)| name);
         let since_init = std::env::var("OCELLUS_PID1_START_US").ok().and_then(|us| us.parse().ok());
         match since_init {
             Some(start) => {
                 let millis = (clock::now().as_micros().saturating_sub(start)) / 1_000;
-                info!("produce: first access unit after_pid1_ms={millis}");
+                info!("produce: first access unit stream={name} after_pid1_ms={millis}");
             }
-            None => info!("produce: first access unit"),
+            None => info!("produce: first access unit stream={name}"),
         }
-        if let Err(error) = writeln!(std::io::stdout(), "{url}") {
+        if let Err(error) = writeln!(std::io::stdout(), "{}/{name}", url.0) {
             // Nobody reads the URL; somebody may still know it.
             warn!("run: cannot print the URL reason=\"{error}\"");
         }
     }
+}
 
-    fn report(&self, event: &str) {
-        info!("produce: {event} {}", self.pipeline);
-        info!("serve: {event} {}", self.server);
+fn report(event: &str, pipelines: &[(String, Arc<Pipeline>)], server: &serve::Stats) {
+    for (name, pipeline) in pipelines {
+        info!("produce: {event} stream={name} {pipeline}");
     }
+    info!("serve: {event} {server}");
+}
+
+/// What signals act on.
+#[derive(Clone)]
+struct Signals {
+    stop: Arc<Wake>,
+    /// Set once the camera runs.
+    live: Arc<OnceLock<Arc<Live>>>,
 }
 
 /// Blocks the signals in all threads to come; one thread waits for them.
-fn end_on_signals(stop: &Arc<Wake>) -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("sigmask")?;
-    let stop = Arc::clone(stop);
+///
+/// SIGHUP has the configuration file read again. Without a file it ends the camera, as it does when
+/// a terminal is closed.
+fn act_on_signals(signals: &Signals, has_file: bool) -> anyhow::Result<()> {
+    let mut awaited = SigSet::empty();
+    awaited.add(Signal::SIGINT);
+    awaited.add(Signal::SIGTERM);
+    if has_file {
+        awaited.add(Signal::SIGHUP);
+    }
+    awaited.thread_block().context("sigmask")?;
+    let signals = signals.clone();
     let wait = move || {
-        if let Ok(signal) = signals.wait() {
-            info!("run: ending signal={signal}");
-            stop.wake();
+        while let Ok(signal) = awaited.wait() {
+            match signals.live.get() {
+                Some(live) if signal == Signal::SIGHUP => live.reload(),
+                None if signal == Signal::SIGHUP => {}
+                _ => {
+                    info!("run: ending signal={signal}");
+                    signals.stop.wake();
+                    break;
+                }
+            }
         }
         // The second one does not wait for anybody.
-        if signals.wait().is_ok() {
+        let impatient = move || {
+            while awaited.wait().is_ok_and(|signal| signal == Signal::SIGHUP) {}
             std::process::exit(1);
-        }
+        };
+        let _ = thread::Builder::new().name("signals".into()).spawn(impatient);
+        // Nor does the first for a thread that a driver holds: the viewers have been told by now.
+        thread::park_timeout(ENDING_MAX);
+        warn!("run: ending without a thread that does not answer");
+        std::process::exit(0);
     };
     thread::Builder::new().name("signals".into()).spawn(wait).context("threads")?;
     Ok(())
@@ -252,14 +336,20 @@ fn bind_ports(config: &Config) -> anyhow::Result<serve::Ports> {
 
 fn hub_settings(
     config: &Config,
-    fps: f64,
+    configured: &[config::Stream],
+    source_fps: f64,
     server_ports: (u16, u16),
 ) -> anyhow::Result<serve::Settings> {
     let (mut rtsp_streams, mut streams) = (Vec::new(), Vec::new());
-    for (index, stream) in config.streams.iter().enumerate() {
+    for (index, stream) in configured.iter().enumerate() {
+        let paths = match stream.name {
+            config::StreamName::Main => &MAIN_PATHS[..],
+            config::StreamName::Sub => &SUB_PATHS,
+        };
+        let fps = f64::from(stream.fps).min(source_fps);
         let ssrc = u32::from_ne_bytes(random()?);
         rtsp_streams.push(rtsp::Stream {
-            paths: MAIN_PATHS.map(str::to_owned).to_vec(),
+            paths: paths.iter().map(|&path| path.to_owned()).collect(),
             name: config.name.clone(),
             ssrc,
             bandwidth_kbps: rtp::session_bandwidth_kbps(
@@ -299,15 +389,23 @@ fn known_user(user: &User) -> auth::User {
     auth::User { name: user.name.clone(), password: user.password.reveal().to_owned(), role }
 }
 
-/// The URL of the main stream; with name and password only when nobody else knows them.
-fn url(address: Option<SocketAddr>, generated: Option<&User>) -> String {
-    let address = address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 554)));
-    let ip = if address.ip().is_unspecified() { own_address() } else { address.ip() };
-    let host = SocketAddr::new(ip, address.port());
-    let account = generated
-        .map(|user| format!("{}:{}@", user.name, user.password.reveal()))
-        .unwrap_or_default();
-    format!("rtsp://{account}{host}/{}", MAIN_PATHS[0])
+/// What the streams' URLs begin with; with name and password only when nobody else knows them.
+struct Url(String);
+
+impl Url {
+    fn new(address: Option<SocketAddr>, generated: Option<&User>) -> Self {
+        let address = address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 554)));
+        let ip = if address.ip().is_unspecified() { own_address() } else { address.ip() };
+        let host = SocketAddr::new(ip, address.port());
+        let account = generated
+            .map(|user| format!("{}:{}@", user.name, user.password.reveal()))
+            .unwrap_or_default();
+        Self(format!("rtsp://{account}{host}"))
+    }
+
+    fn main(&self) -> String {
+        format!("{}/{}", self.0, MAIN_PATHS[0])
+    }
 }
 
 /// The first address that others can reach this machine by.
@@ -344,8 +442,11 @@ fn usage(error: config::Error) -> Failure {
 const REALM: &str = "ocellus";
 /// Number of the pipe's descriptor that process 1 wants a beat on.
 const HEARTBEAT_VARIABLE: &str = "OCELLUS_HEARTBEAT_FD";
-/// The main stream's paths, the canonical one first.
+/// The streams' paths, the canonical ones first.
 const MAIN_PATHS: [&str; 3] = ["main", "", "stream1"];
+const SUB_PATHS: [&str; 2] = ["sub", "stream2"];
 /// Half a second of 2 Mbit/s.
 const SEND_BUFFER_MIN: usize = 128 << 10;
+/// From the first signal to the end, whoever is not ready for it.
+const ENDING_MAX: Duration = Duration::from_millis(900);
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);

@@ -7,12 +7,13 @@ use std::sync::{Arc, mpsc};
 use anyhow::Context as _;
 use log::{info, warn};
 use ocellus::config::Config;
-use ocellus::control::{self, Doors, Recent, Settings, Sources};
+use ocellus::control::{self, Doors, Recent, Settings, Snapshots, Sources, StreamControl};
 use ocellus::serve::{self, Reactor};
-use ocellus::stats::{Pipeline, Viewers};
+use ocellus::stats::{Motion, Pipeline, Viewers};
 use ocellus::sys::process::ResidentMemory;
 use ocellus::sys::{Wake, tcp};
 
+use super::live::Live;
 use super::{REALM, known_user, random};
 
 /// What the web side can have only while files can still be opened.
@@ -51,12 +52,22 @@ impl Http {
     }
 }
 
+/// What there is to tell.
+pub(super) struct Known<'a> {
+    pub(super) config: &'a Config,
+    pub(super) pipelines: &'a [(String, Arc<Pipeline>)],
+    pub(super) server: &'a Arc<serve::Stats>,
+    pub(super) motion: &'a Arc<Motion>,
+    pub(super) snapshots: Snapshots,
+}
+
 impl Listening {
     /// Starts the thread, and has `reactor` take what comes from it.
     pub(super) fn start(
         self,
         reactor: Reactor,
-        (config, pipeline, server): (&Config, &Arc<Pipeline>, &Arc<serve::Stats>),
+        known: Known<'_>,
+        live: &Arc<Live>,
         send_buffer_len: usize,
     ) -> anyhow::Result<Reactor> {
         let viewers = Arc::<Viewers>::default();
@@ -67,22 +78,31 @@ impl Listening {
             .with_handed_over((handed_over, Arc::clone(&wake)))?;
         let settings = Settings {
             realm: REALM.into(),
-            users: config.users.iter().map(known_user).collect(),
-            no_auth: !config.auth,
+            users: known.config.users.iter().map(known_user).collect(),
+            no_auth: !known.config.auth,
             entropy: random()?,
         };
-        let streams = config.streams.iter();
-        let streams = streams.map(|stream| (stream.name.to_string(), Arc::clone(pipeline)));
         let sources = Sources {
-            streams: streams.collect(),
-            server: Arc::clone(server),
+            streams: known.pipelines.to_vec(),
+            server: Arc::clone(known.server),
             viewers,
             memory: self.http.memory,
             log: self.http.log,
+            motion: Arc::clone(known.motion),
+            snapshots: known.snapshots,
+            stream_control: stream_control(live),
         };
         let doors = Doors { listeners: self.listeners, send_buffer_len, tunnels, wake };
         control::start(settings, sources, doors).context("threads")?;
         Ok(reactor)
+    }
+}
+
+fn stream_control(live: &Arc<Live>) -> StreamControl {
+    let (described, changed) = (Arc::clone(live), Arc::clone(live));
+    StreamControl {
+        describe: Arc::new(move || described.streams()),
+        change: Arc::new(move |name, json| changed.change_stream(name, json)),
     }
 }
 
