@@ -1,16 +1,28 @@
 //! What the checks share: opening the camera, waiting for its frames, pressing vivid's buttons.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use ocellus::capture::{Error, RawFrame, RawSource, Request, V4l2, Wait};
+use ocellus::capture::{Coding, Error, RawFrame, RawSource, Request, V4l2, Wait, Wanted};
 use ocellus::sys::clock;
 use ocellus::sys::v4l2::{Device, FourCc, FrameSize};
 
 /// Small and quick: the machine is emulated.
-pub(super) const SMALL: Request = Request { width: 320, height: 180, fps: 30.0 };
+pub(super) const SMALL: Request = Request { width: 320, height: 180, fps: 30.0, format: None };
+
+/// As [`SMALL`], for what opens cameras by themselves.
+pub(super) fn small() -> Wanted {
+    Wanted {
+        request: SMALL,
+        coding: Coding { bitrate_bps: 300_000, gop: Duration::from_secs(1) },
+        pictures_for: None,
+        controls: BTreeMap::new(),
+        encoders: Vec::new(),
+    }
+}
 
 /// One vivid.
 pub(super) struct Bench {
@@ -43,6 +55,13 @@ impl Bench {
             .find(|known| known.name == control)
             .unwrap_or_else(|| panic!("no control {control} in {controls:?}"));
         node.set_control(control, value).unwrap();
+    }
+
+    /// The value that a control has now.
+    pub(super) fn value(&self, control: &str) -> i32 {
+        let node = self.node();
+        let controls = node.controls().unwrap();
+        node.control(controls.iter().find(|known| known.name == control).unwrap()).unwrap()
     }
 
     /// Whether the driver lists sizes and rates, as webcams do.

@@ -1,7 +1,8 @@
 //! The first process of a guest: mounts, modules, the checks, power off.
 //!
 //! Firmware does the like for the product (`ocellus::firmware`); this is kept apart so that a
-//! fault there cannot hide one in `capture`, and because only a test wants vivid loaded five ways.
+//! fault there cannot hide one in `capture`, and because only a test wants vivid loaded five ways
+//! and the codec that Debian's kernel leaves out.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -14,6 +15,8 @@ use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module}
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::stat::Mode;
+
+use super::m2m;
 
 /// The ways in which vivid is loaded: what they are called here, and the module's parameters.
 ///
@@ -42,6 +45,16 @@ pub(super) fn run() -> ExitCode {
         (passed, failed) = (passed + ok, failed + bad);
         let name = CString::from(c"vivid");
         delete_module(&name, DeleteModuleFlags::O_NONBLOCK).expect("nobody holds vivid");
+    }
+    modules.load("vivid", SETUPS[0].1);
+    for (setup, parameters, pictures) in m2m::SETUPS {
+        // vivid has brought the modules that both need; these two are not the image's.
+        insert(Path::new("/m2m/v4l2-mem2mem.ko"), "");
+        insert(Path::new("/m2m/vicodec.ko"), parameters);
+        let encoder = m2m::Encoder::find(pictures);
+        let (ok, bad) = super::run_all(setup, &encoder, m2m::CHECKS, &filter);
+        (passed, failed) = (passed + ok, failed + bad);
+        delete_module(c"vicodec", DeleteModuleFlags::O_NONBLOCK).expect("nobody holds vicodec");
     }
     println!("device: result: {passed} passed, {failed} failed");
     // Only an error comes back from this.
@@ -74,15 +87,19 @@ impl Modules {
     pub(super) fn load(&self, name: &str, parameters: &str) {
         let order = self.needs.get(name).unwrap_or_else(|| panic!("no module {name}"));
         for (index, file) in order.iter().enumerate() {
-            let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-            let fd = open(&self.root.join(file), flags, Mode::empty()).unwrap();
-            let wanted = if index + 1 == order.len() { parameters } else { "" };
-            let wanted = CString::new(wanted).unwrap();
-            match finit_module(&fd, &wanted, ModuleInitFlags::empty()) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => panic!("{}: {errno}", file.display()),
-            }
+            let is_last = index + 1 == order.len();
+            insert(&self.root.join(file), if is_last { parameters } else { "" });
         }
+    }
+}
+
+fn insert(file: &Path, parameters: &str) {
+    let fd = open(file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .unwrap_or_else(|errno| panic!("{}: {errno}", file.display()));
+    let parameters = CString::new(parameters).unwrap();
+    match finit_module(&fd, &parameters, ModuleInitFlags::empty()) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => panic!("{}: {errno}", file.display()),
     }
 }
 

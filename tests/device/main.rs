@@ -1,4 +1,5 @@
-//! Holds `capture` against a real kernel driver that misbehaves on demand: vivid.
+//! Holds `capture` against a real kernel driver that misbehaves on demand: vivid; and `encode`
+//! against the kernel's virtual codec.
 //!
 //! `scripts/device-test` builds this for aarch64 and boots it in QEMU as the first process; it then
 //! loads vivid in each of [`guest::SETUPS`] and runs every check on it. With `OCELLUS_VIDEO_DEVICE`
@@ -13,21 +14,26 @@
 
 mod allocations;
 mod bench;
+mod controls;
 mod faults;
 mod guest;
+mod m2m;
 mod ownership;
 mod pictures;
 mod refusals;
 mod replug;
+mod streamed;
+mod viewer;
 
-use std::panic::catch_unwind;
+use std::panic::{RefUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bench::Bench;
 
 /// A check panics when it fails.
-type Check = fn(&Bench);
+type CheckOf<T> = fn(&T);
+type Check = CheckOf<Bench>;
 
 fn main() -> ExitCode {
     env_logger::init();
@@ -56,19 +62,30 @@ fn main() -> ExitCode {
 
 /// Runs the checks whose names contain `filter`; answers how many passed and failed.
 fn run_checks(setup: &str, device: PathBuf, filter: &str) -> (usize, usize) {
-    let (mut passed, mut failed) = (0, 0);
-    let bench = Bench::new(device);
     let groups = [
         pictures::CHECKS,
+        controls::CHECKS,
         ownership::CHECKS,
         refusals::CHECKS,
+        streamed::CHECKS,
         // The last of these takes the device away for good.
         faults::CHECKS,
     ];
-    for (name, check) in groups.into_iter().flatten().filter(|(name, _)| name.contains(filter)) {
+    run_all(setup, &Bench::new(device), &groups.concat(), filter)
+}
+
+/// As [`run_checks`], on anything.
+fn run_all<T: RefUnwindSafe>(
+    setup: &str,
+    subject: &T,
+    checks: &[(&str, CheckOf<T>)],
+    filter: &str,
+) -> (usize, usize) {
+    let (mut passed, mut failed) = (0, 0);
+    for (name, check) in checks.iter().filter(|(name, _)| name.contains(filter)) {
         let began = ocellus::sys::clock::now();
         // The message is on stderr already.
-        let outcome = catch_unwind(|| check(&bench));
+        let outcome = catch_unwind(|| check(subject));
         let took = ocellus::sys::clock::now().since(began).as_millis();
         println!(
             "check {setup} {name}: {} ({took} ms)",

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use ocellus::capture::{RawSource, Request, V4l2, first_working, probe};
+use ocellus::capture::{Encoder, RawSource, Request, V4l2, choose, first_working, probe};
 use ocellus::frame::{Frame, Matrix, PixelFormat};
 use ocellus::sys::clock;
 use ocellus::sys::v4l2::FourCc;
 
-use super::bench::{Bench, SMALL, next};
+use super::bench::{Bench, SMALL, next, small};
 use super::{Check, allocations};
 
 pub(super) const CHECKS: &[(&str, Check)] = &[
@@ -90,7 +90,8 @@ fn the_mode(bench: &Bench) {
         if !webcam && asked_width % 2 + asked_width / 1000 > 0 {
             continue;
         }
-        let wanted = Request { width: asked_width, height: asked_height, fps: asked_fps };
+        let wanted =
+            Request { width: asked_width, height: asked_height, fps: asked_fps, format: None };
         let mode = V4l2::open(bench.path(), wanted).unwrap().mode();
         println!("  asked {asked_width}x{asked_height}@{asked_fps}: {mode:?}");
         assert_eq!(mode.format, PixelFormat::I420);
@@ -136,7 +137,10 @@ fn the_probe(bench: &Bench) {
     assert_eq!((device.driver.as_str(), &device.problem), ("vivid", &None));
     assert!(device.formats.iter().any(|format| format.fourcc == "NV12" && format.usable));
     assert!(device.formats.iter().any(|format| format.fourcc == "RGB3" && !format.usable));
-    let (camera, passed_over) = first_working(SMALL);
+    let choice = choose(device, &small()).unwrap();
+    println!("  {}", choice.sentence);
+    assert_eq!((choice.format, choice.encoder), (FourCc(*b"YU12"), Encoder::OpenH264));
+    let (camera, passed_over) = first_working(&small());
     assert_eq!(camera.unwrap().info().driver, "vivid");
     println!("  passed over: {passed_over:?}");
 }
@@ -182,6 +186,7 @@ fn sample(frame: &Frame<'_>, x: usize, y: usize) -> (u8, u8, u8) {
         PixelFormat::Nv21 => (at(0, x, y), at(1, x + 1, y / 2), at(1, x, y / 2)),
         PixelFormat::I420 => (at(0, x, y), at(1, x / 2, y / 2), at(2, x / 2, y / 2)),
         PixelFormat::Yv12 => (at(0, x, y), at(2, x / 2, y / 2), at(1, x / 2, y / 2)),
+        PixelFormat::Mjpeg => unreachable!("vivid compresses nothing"),
     }
 }
 

@@ -10,18 +10,17 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use futures::StreamExt;
 use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, delete_module};
 use nix::poll::poll;
 use nix::sys::reboot::{RebootMode, reboot};
 use ocellus::sys::clock;
 use ocellus::time::Instant;
-use retina::client::{Credentials, Demuxed, PlayOptions, Session, SessionOptions, SetupOptions};
-use retina::codec::CodecItem;
+use retina::client::Credentials;
 
 use super::bench::Bench;
 use super::guest::Modules;
+use super::viewer::{Shown, Viewer};
 
 /// Starts the child and becomes the firmware.
 #[allow(clippy::zombie_processes, reason = "the firmware reaps whatever ends")]
@@ -33,20 +32,18 @@ pub(super) fn run() -> ! {
 
 /// The child's whole life; the machine ends with it.
 pub(super) fn child() -> ExitCode {
-    let outcome = std::panic::catch_unwind(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(watch_and_pull());
-    });
+    let outcome = std::panic::catch_unwind(watch_and_pull);
     let failed = usize::from(outcome.is_err());
     println!("device: result: {} passed, {failed} failed", 1 - failed);
     let refused = reboot(RebootMode::RB_POWER_OFF).expect_err("the machine is off");
     panic!("power off: {refused}");
 }
 
-async fn watch_and_pull() {
-    let mut viewer = connect().await;
+fn watch_and_pull() {
+    let login = Credentials { username: "admin".into(), password: PASSWORD.into() };
+    let mut viewer = Viewer::connect(URL, Some(login));
     for _ in 0..10 {
-        picture(&mut viewer, Duration::from_secs(10)).await;
+        assert!(is_live(&viewer.next(PATIENCE)));
     }
     let modules = Modules::read();
     let camera = shut_in_camera();
@@ -57,57 +54,35 @@ async fn watch_and_pull() {
         unload();
         assert!(!Path::new(NODE).exists());
         let until = clock::now() + away;
-        while clock::now() < until {
-            // What was on its way.
-            let _ = tokio::time::timeout(until.since(clock::now()), viewer.next()).await;
+        let mut stood_in_for = 0;
+        while let Some(left) = Some(until.since(clock::now())).filter(|left| !left.is_zero()) {
+            // What was on its way, and what stands in for the camera.
+            let shown = viewer.next_within(left);
+            stood_in_for += u64::from(shown.is_some_and(|shown| !is_live(&shown)));
         }
+        // One a second, and the first at once.
+        assert!(stood_in_for >= away.as_secs(), "{stood_in_for} NO SIGNAL in {away:?}");
         let began = clock::now();
         modules.load("vivid", PARAMETERS);
         let loaded = clock::now();
-        picture(&mut viewer, Duration::from_secs(10)).await;
+        while !is_live(&viewer.next(PATIENCE)) {}
         let back = clock::now();
         let (after, whole) = (back.since(loaded), back.since(began));
-        println!("  away {away:?}: streams {after:?} after vivid was loaded, {whole:?} with that");
+        println!(
+            "  away {away:?}: {stood_in_for} NO SIGNAL; streams {after:?} after vivid was loaded, \
+             {whole:?} with that"
+        );
         assert!(whole <= Duration::from_secs(2), "{whole:?}");
         assert_eq!(shut_in_camera(), camera, "it was not started again");
         for _ in 0..10 {
-            picture(&mut viewer, Duration::from_secs(10)).await;
+            assert!(is_live(&viewer.next(PATIENCE)));
         }
     }
 }
 
-/// The next picture of the one session there is.
-async fn picture(viewer: &mut Demuxed, patience: Duration) {
-    let deadline = clock::now() + patience;
-    loop {
-        let left = deadline.since(clock::now());
-        match tokio::time::timeout(left, viewer.next()).await {
-            Ok(Some(Ok(CodecItem::VideoFrame(_)))) => return,
-            Ok(Some(Ok(_))) => {}
-            Ok(other) => panic!("the session has ended: {:?}", other.map(|item| item.err())),
-            Err(_) => panic!("no picture within {patience:?}"),
-        }
-    }
-}
-
-/// Plays, as soon as there is a camera that answers.
-async fn connect() -> Demuxed {
-    let deadline = clock::now() + Duration::from_secs(60);
-    loop {
-        match play().await {
-            Ok(viewer) => return viewer,
-            Err(error) if clock::now() >= deadline => panic!("no session: {error}"),
-            Err(_) => pause(),
-        }
-    }
-}
-
-async fn play() -> Result<Demuxed, retina::Error> {
-    let login = Credentials { username: "admin".into(), password: PASSWORD.into() };
-    let options = SessionOptions::default().creds(Some(login));
-    let mut session = Session::describe(URL.parse().unwrap(), options).await?;
-    session.setup(0, SetupOptions::default()).await?;
-    session.play(PlayOptions::default()).await?.demuxed()
+/// vivid's bars are bright, the NO SIGNAL picture is dark.
+fn is_live(shown: &Shown) -> bool {
+    shown.brightness() > DARK
 }
 
 /// The camera's process, which must be restricted in every way that the firmware promises.
@@ -150,6 +125,9 @@ fn pause() {
 
 pub(super) const ARGUMENT: &str = "--child-viewer";
 const SELF: &str = "/device";
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Mean luma between those of the two.
+const DARK: u64 = 60;
 const NODE: &str = "/dev/video0";
 /// As in board/qemu-virt/modules.
 const PARAMETERS: &str = "n_devs=1 node_types=0x1 multiplanar=1 input_types=0";
