@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use ocellus::capture::{Pattern, Source};
 use ocellus::frame::Colour;
+use ocellus::picture::{Area, Orientation, motion};
+use ocellus::produce::Outlet;
 use ocellus::ring::{self, IdrRequests};
 use ocellus::serve::{self, Hub, Inlet, Reactor, Sockets, StreamSettings};
-use ocellus::stats::Pipeline;
+use ocellus::stats::{Gauge, Pipeline};
 use ocellus::sys::{Wake, tcp};
 use ocellus::{encode, produce, rtsp};
 
@@ -53,6 +55,8 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+const ALL: Area = Area { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
 
 /// A whole camera in this process; its address, its counters, and what ends it.
 fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
@@ -91,9 +95,14 @@ fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
     let stats = Arc::new(serve::Stats::default());
     let hub = Hub::new(settings, Arc::clone(&stats));
     let sockets = Sockets { listeners: vec![listener], rtp, rtcp, send_buffer_len: 1 << 18 };
+    let watchers = Arc::<Gauge>::default();
     let inlets = consumers
         .into_iter()
-        .map(|units| Inlet { units, idr_requests: Arc::clone(&idr_requests) })
+        .map(|units| Inlet {
+            units,
+            idr_requests: Arc::clone(&idr_requests),
+            watchers: Arc::clone(&watchers),
+        })
         .collect();
     let (ear, end, counters) = (Arc::clone(&wake), Arc::clone(&stop), Arc::clone(&stats));
     let reactor = Reactor::new(hub, sockets, inlets, ear, end, counters).unwrap();
@@ -103,21 +112,46 @@ fn camera() -> (SocketAddr, Arc<serve::Stats>, Arc<Wake>) {
     let source = || Source::Raw(Box::new(Pattern::new(320, 240, 60.0)));
     let (notices, _) = mpsc::channel();
     let shared = produce::Shared {
-        publisher,
-        idr_requests,
-        stats: pipeline,
+        outlets: vec![Outlet { publisher, idr_requests, watchers, stats: pipeline }],
         wake,
         stop: Arc::clone(&stop),
         notices,
+        control: produce::Control::default(),
+        motion: Arc::default(),
     };
+    produce::start(source(), Arc::new(move || Ok(source())), pictures(), shared).unwrap();
+    (address, stats, stop)
+}
+
+/// What becomes of the pictures: all that costs something for every one of them.
+fn pictures() -> produce::Settings {
     let encode = encode::Settings {
         fps: 60.0,
         bitrate_bps: 1_000_000,
         gop: Duration::from_millis(500),
         colour: Colour::default(),
+        threads: 1,
     };
-    produce::start(source(), Box::new(move || Ok(source())), encode, shared).unwrap();
-    (address, stats, stop)
+    let stream = produce::Stream {
+        name: "main".into(),
+        size: None,
+        encode,
+        encoder: encode::Choice::OpenH264,
+        has_utc: true,
+    };
+    let zone = motion::Zone { name: "all".into(), area: ALL, sensitivity: 50 };
+    produce::Settings {
+        orientation: Orientation { is_upside_down: true, is_mirrored: false },
+        masks: vec![Area { x: 0.1, y: 0.1, width: 0.1, height: 0.1 }],
+        overlay: produce::Labels { has_time: true, name: Some("test".into()) },
+        motion: Some(motion::Settings {
+            zones: vec![zone],
+            min_duration: Duration::ZERO,
+            cool_down: Duration::from_secs(1),
+        }),
+        streams: vec![stream],
+        clock: produce::ClockText(Arc::new(|_, text| text.push_str("12:00:00"))),
+    }
 }
 
 /// Begins to play, and returns the connection, whose later bytes are media.

@@ -26,7 +26,7 @@ const MAY_NAME: [(&str, &[&str]); 20] = [
     ("produce", &["capture", "picture", "encode", "frame", "ring", "h264", "sys"]),
     ("serve", &["ring", "rtp", "rtsp", "fanout", "h264", "sys"]),
     // Of `sys` only what the test below says.
-    ("control", &["auth", "sys"]),
+    ("control", &["auth", "sys", "ring", "h264", "picture", "frame"]),
     ("firmware", &["config", "net", "sys"]),
     ("config", &[]),
     ("cli", &["config"]),

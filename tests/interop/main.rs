@@ -15,6 +15,7 @@
     reason = "real clients over real sockets and real time; a failed unwrap is a failed test"
 )]
 
+mod bitstreams;
 mod camera;
 mod capture;
 mod cli;
@@ -39,4 +40,5 @@ mod rtsps;
 mod sandboxed;
 mod tunnel;
 mod validate;
+mod video;
 mod web;

@@ -18,7 +18,7 @@ use crate::tunnel::gstreamer_decodes;
 use crate::validate::{Expect, validate};
 use crate::{relay, retina_client};
 
-const CURL: (&str, &[&str]) = ("curl", &["--version"]);
+pub(crate) const CURL: (&str, &[&str]) = ("curl", &["--version"]);
 const SOURCE: [&str; 8] =
     ["--source", "pattern", "--size", "320x240", "--fps", "30", "--http", "127.0.0.1:0"];
 
@@ -51,7 +51,7 @@ pub(crate) fn is_well(camera: &Camera) {
     }
 }
 
-fn metrics(camera: &Camera) -> Metrics {
+pub(crate) fn metrics(camera: &Camera) -> Metrics {
     let url = format!("http://{}/metrics", address(camera));
     let (status, body) = curl(&url, Some(&credentials()), &[]);
     assert_eq!(status, 200, "{body}");
@@ -59,7 +59,7 @@ fn metrics(camera: &Camera) -> Metrics {
 }
 
 /// Asks for the metrics until they are as `wanted`.
-fn metrics_when(camera: &Camera, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
+pub(crate) fn metrics_when(camera: &Camera, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
     let asked = Instant::now();
     loop {
         let metrics = metrics(camera);
@@ -112,18 +112,23 @@ fn the_metrics_are_open_metrics_and_follow_a_viewer_who_comes_and_goes() {
     assert_eq!(metrics(&camera).value("ocellus_sessions_ended_total", &ended), Some(2.0));
 }
 
+/// A camera with a guest beside the admin, and the guest.
+fn camera_with_guest(folder: &Folder) -> (Camera, Credentials) {
+    let file = folder.0.join("ocellus.json");
+    let guest = Credentials { user: "guest".into(), password: "look-here-7".into() };
+    let text =
+        r#"{ "users": [ { "name": "guest", "role": "viewer", "password": "look-here-7" } ] }"#;
+    fs::write(&file, text).unwrap();
+    (Camera::start(&[&SOURCE[..], &["--config", file.to_str().unwrap()]].concat()), guest)
+}
+
 #[test]
 fn everybody_sees_health_accounts_see_metrics_and_the_admin_the_log() {
     if !process::have(&[CURL]) {
         return;
     }
     let folder = Folder::new("web");
-    let file = folder.0.join("ocellus.json");
-    let guest = Credentials { user: "guest".into(), password: "look-here-7".into() };
-    let text =
-        r#"{ "users": [ { "name": "guest", "role": "viewer", "password": "look-here-7" } ] }"#;
-    fs::write(&file, text).unwrap();
-    let camera = Camera::start(&[&SOURCE[..], &["--config", file.to_str().unwrap()]].concat());
+    let (camera, guest) = camera_with_guest(&folder);
     let admin = credentials();
     let wrong = Credentials { password: "a-guess".into(), ..admin.clone() };
     let url = |path: &str| format!("http://{}{path}", address(&camera));
@@ -142,6 +147,8 @@ fn everybody_sees_health_accounts_see_metrics_and_the_admin_the_log() {
         ("/log", Some(&wrong), &[], 401),
         ("/log", Some(&guest), &[], 403),
         ("/log", Some(&admin), &[], 200),
+        ("/snapshot.jpg", None, &[], 401),
+        ("/snapshot.jpg", Some(&wrong), &[], 401),
         ("/main", None, &[], 404),
         ("/../../etc/passwd", None, &["--path-as-is"], 404),
         ("/metrics", None, &["--basic", "--user", "guest:look-here-7"], 401),
@@ -153,6 +160,38 @@ fn everybody_sees_health_accounts_see_metrics_and_the_admin_the_log() {
     assert!(log.contains("serve: listening rtsp="), "{log}");
     for account in [&admin, &guest] {
         assert!(!log.contains(&account.password));
+    }
+}
+
+#[test]
+fn accounts_see_the_streams_and_the_admin_alone_may_change_them() {
+    if !process::have(&[CURL]) {
+        return;
+    }
+    let folder = Folder::new("streams");
+    let (camera, guest) = camera_with_guest(&folder);
+    let admin = credentials();
+    let url = |path: &str| format!("http://{}/api/streams{path}", address(&camera));
+    assert_eq!(curl(&url(""), None, &[]).0, 401);
+    for account in [&guest, &admin] {
+        let (status, streams) = curl(&url(""), Some(account), &[]);
+        assert_eq!(status, 200);
+        for key in [r#""name": "main""#, r#""fps": 30"#, r#""width": 320"#] {
+            assert!(streams.contains(key), "{streams}");
+        }
+    }
+    let json = ["--request", "PATCH", "--header", "Content-Type: application/json"];
+    let plain = ["--request", "PATCH"];
+    let wrong = "fps: 61 is not allowed; allowed is a whole number from 1 to 60\n";
+    for (path, account, more, body, answer) in [
+        ("/main", None, &json[..], "{}", (401, "name and password, please\n")),
+        ("/main", Some(&guest), &json, "{}", (403, "for the admin only\n")),
+        ("/main", Some(&admin), &plain, "{}", (415, "Content-Type: application/json, please\n")),
+        ("/third", Some(&admin), &json, "{}", (404, "no such stream\n")),
+        ("/main", Some(&admin), &json, "{ \"fps\": 61 }", (400, wrong)),
+    ] {
+        let asked = curl(&url(path), account, &[more, &["--data", body]].concat());
+        assert_eq!(asked, (answer.0, answer.1.to_owned()), "{path} {account:?}");
     }
 }
 
