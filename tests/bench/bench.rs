@@ -23,6 +23,7 @@ mod plot;
 mod report;
 mod server;
 mod session;
+mod stages;
 mod tally;
 
 use std::path::Path;
@@ -125,6 +126,9 @@ fn single_figures(options: &Options, report: &mut Report) {
         if options.wants(&format!("live {transport} {count}")) {
             joins::live(report, count, transport, options.time);
         }
+    }
+    if options.wants("stages") {
+        stages::measure(report, options.time);
     }
     if options.wants("stall") {
         report.row("one of 16 TCP viewers stalls for 5 s", &hardship::stalled_viewer());

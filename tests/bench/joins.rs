@@ -78,6 +78,8 @@ pub(crate) fn live(report: &mut Report, count: usize, transport: Transport, time
     if count > 0 {
         let latency = after(line("serve: done"), "capture_to_socket_us=[");
         report.row(&format!("{who}: capture to socket, µs"), &latency);
+        let own = after(line("serve: done"), "own_share_us=[");
+        report.row(&format!("{who}: of that, all but the encoder, µs"), &own);
         let encoder = after(line("produce: done"), "encode_us=[");
         report.row(&format!("{who}: of that, the encoder, µs"), &encoder);
     }

@@ -66,20 +66,26 @@ impl Server {
         env!("CARGO_BIN_EXE_ocellus")
     }
 
-    fn ocellus(address: &str) -> Command {
+    /// `keys` are further ones of the configuration, each with its comma.
+    fn ocellus(address: &str, keys: &str) -> Command {
         // Everybody comes from one address here.
-        let limits = r#"{ "rtsp": { "max_viewers": 1024, "max_per_address": 1024 } }"#;
+        let limits = r#""rtsp": { "max_viewers": 1024, "max_per_address": 1024 }"#;
         let config = clip::folder().join("ocellus.json");
-        fs::write(&config, limits).unwrap();
+        fs::write(&config, format!("{{ {keys} {limits} }}")).unwrap();
         let mut command = Command::new(Self::binary());
         command.arg("run").arg("--config").arg(config);
-        command.args(["--rtsp", address, "--no-auth", "--http", "off"]);
+        command.args(["--rtsp", address, "--no-auth"]);
         command
     }
 
     /// Starts a camera that lets everybody in, on a port of the kernel's choice.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Self::ocellus("127.0.0.1:0");
+        Self::start_configured("", &[&["--http", "off"], arguments].concat())
+    }
+
+    /// The same, with these keys in its configuration, and HTTP unless it is switched off.
+    pub(crate) fn start_configured(keys: &str, arguments: &[&str]) -> Self {
+        let mut command = Self::ocellus("127.0.0.1:0", keys);
         command.args(arguments);
         Self::spawn(Kind::Ocellus, command)
     }
@@ -138,9 +144,9 @@ impl Server {
     pub(crate) fn time_to_first_reply() -> Duration {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let started = Instant::now();
-        let mut command = Self::ocellus(&free.to_string());
+        let mut command = Self::ocellus(&free.to_string(), "");
         let mut child = command
-            .args(["--source", "pattern"])
+            .args(["--source", "pattern", "--http", "off"])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

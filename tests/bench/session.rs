@@ -36,6 +36,16 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(server: SocketAddr, transport: Transport, dialogue: Dialogue) -> Self {
+        Self::open_path(server, transport, dialogue, "main")
+    }
+
+    /// The same, of another stream than main.
+    pub(crate) fn open_path(
+        server: SocketAddr,
+        transport: Transport,
+        dialogue: Dialogue,
+        path: &str,
+    ) -> Self {
         let connection = TcpStream::connect(server).unwrap();
         connection.set_nodelay(true).unwrap();
         connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -43,17 +53,16 @@ impl Session {
         let port = ports.as_ref().map_or(0, |(rtp, _)| rtp.local_addr().unwrap().port());
         let mut session = Self { connection, ports, last_request: port.to_be_bytes().to_vec() };
         if let Dialogue::Rtsp = dialogue {
-            session.set_up(server, port);
+            session.set_up(&format!("rtsp://{server}/{path}"), port);
         }
         session
     }
 
-    fn set_up(&mut self, server: SocketAddr, port: u16) {
+    fn set_up(&mut self, url: &str, port: u16) {
         let wanted = match port {
             0 => "RTP/AVP/TCP;unicast;interleaved=0-1".to_owned(),
             _ => format!("RTP/AVP;unicast;client_port={port}-{}", port + 1),
         };
-        let url = format!("rtsp://{server}/main");
         let description = self.ask(&format!("DESCRIBE {url}"), "Accept: application/sdp\r\n");
         // The media section's own control URL is the last one.
         let control = description.lines().rfind(|line| line.starts_with("a=control:")).unwrap();
