@@ -217,8 +217,16 @@ fn write(
 
 /// The wall time of a moment of the past.
 pub(super) fn wall_at(captured: Instant) -> NtpTimestamp {
-    let age = i64::try_from(clock::now().since(captured).as_micros()).unwrap_or(0);
-    clock::wall().offset_by_micros(-age)
+    let mut attempts = 0;
+    loop {
+        let (before, wall, after) = (clock::now(), clock::wall(), clock::now());
+        attempts += 1;
+        // Another thread's turn between the two clocks would be taken for time that has passed.
+        if after.since(before) < CLOCKS_APART || attempts == CLOCK_ATTEMPTS {
+            let age = i64::try_from(before.since(captured).as_micros()).unwrap_or(0);
+            return wall.offset_by_micros(-age);
+        }
+    }
 }
 
 /// Gives a copy to whoever has asked for one.
@@ -232,3 +240,7 @@ pub(super) fn give_still(frame: &Frame<'_>, tell: &Tell) {
         }
     }
 }
+
+/// More than reading three clocks takes.
+const CLOCKS_APART: Duration = Duration::from_micros(50);
+const CLOCK_ATTEMPTS: u32 = 4;
