@@ -81,6 +81,16 @@ impl Camera {
         let rows = rows.filter(|(_, encoder)| !encoder.is_empty());
         let rows = rows.map(|([label], encoder)| ([label, ("encoder", encoder.into())], 1.0));
         page.gauges("ocellus_encoder", "The encoder at work; always 1", None, rows)?;
+        let faults: [(&str, &str, Field<stats::Label>); 2] = [
+            ("encoder", "Why the last encoder was given up; always 1", |it| &it.encoder_fault),
+            ("source", "Why the source was last lost; always 1", |it| &it.source_fault),
+        ];
+        for (name, help, field) in faults {
+            let rows = streams().map(|(label, it)| (label, field(it).get()));
+            let rows = rows.filter(|(_, reason)| !reason.is_empty());
+            let rows = rows.map(|([label], reason)| ([label, ("reason", reason.into())], 1.0));
+            page.gauges(&format!("ocellus_{name}_fault"), help, None, rows)?;
+        }
         let times: [(&str, &str, Field<Histogram>); 5] = [
             ("convert", "Conversion of a picture", |it| &it.convert_time),
             ("scale", "Scaling of a picture", |it| &it.scale_time),
@@ -333,6 +343,8 @@ mod tests {
         let [main, sub] = &pipelines;
         main.encoder.set("m2m /dev/video11");
         main.is_live.set(1);
+        main.encoder_fault.set("encoder: the device is gone");
+        sub.source_fault.set("no picture for 3 s");
         main.fps_limit_milli.set(29_970);
         sub.left_out.add(20);
         sub.placeholders.increment();
@@ -344,6 +356,8 @@ mod tests {
         let page = page();
         for line in [
             r#"ocellus_encoder{stream="main",encoder="m2m /dev/video11"} 1.0"#,
+            r#"ocellus_encoder_fault{stream="main",reason="encoder: the device is gone"} 1.0"#,
+            r#"ocellus_source_fault{stream="sub",reason="no picture for 3 s"} 1.0"#,
             r#"ocellus_source_live{stream="main"} 1.0"#,
             r#"ocellus_source_live{stream="sub"} 0.0"#,
             r#"ocellus_fps_limit{stream="main"} 29.97"#,

@@ -89,6 +89,7 @@ impl Encoders {
     pub(super) fn failed(&mut self, now: Instant, error: Error) -> Result<(), Error> {
         let was_hardware = self.open.take().is_some_and(|open| open.is_hardware);
         self.stats.encoder_replaced.increment();
+        self.stats.encoder_fault.set(&error.to_string());
         if was_hardware {
             let pause = self.retry_later(now);
             warn!(
@@ -281,6 +282,7 @@ mod tests {
         assert!([0, 4, 33, 37, 96, 100].iter().all(|at| idrs.contains(at)), "{idrs:?}");
         assert_eq!(stats.encoder_replaced.get(), 3);
         assert_eq!(stats.encoder.get(), "openh264");
+        assert_eq!(stats.encoder_fault.get(), Error::Gone.to_string());
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Encoding {
         }
         if self.placeholder.begin(now) {
             warn!("produce: NO SIGNAL reason=\"{reason}\"");
+            self.tell.main.source_fault.set(&reason);
             self.lanes.iter().for_each(|lane| self.studio.lose(now, lane.stats()));
             self.lanes.iter_mut().for_each(Lane::start_anew);
         }

@@ -234,6 +234,7 @@ impl Passing {
         if placeholder.begin(now) {
             stats.is_live.set(0);
             warn!("produce: NO SIGNAL reason=\"{reason}\"");
+            stats.source_fault.set(reason);
         }
         let clock = &self.settings.clock;
         let frame = placeholder.draw(now, size, Colour::default(), reason, clock);

@@ -39,6 +39,9 @@ pub struct Pipeline {
     pub fps_limit_milli: Gauge,
     /// The encoder at work; empty before there is one.
     pub encoder: Label,
+    /// Why the encoder before it was given up, and why the source was last lost; empty at first.
+    pub encoder_fault: Label,
+    pub source_fault: Label,
     /// From the source's layout to the encoder's, with rotation and masks.
     pub convert_time: Histogram,
     /// To the stream's size.
