@@ -161,7 +161,8 @@ fn a_configuration_that_has_changed_is_read_again_on_sighup() {
     }
     let folder = Folder::new("sighup");
     let path = config(&folder, "", "", "");
-    let camera = start(&path);
+    let flags = ["--http", "127.0.0.1:0", "--fps", "15"];
+    let camera = Camera::start(&[&["--config", path.to_str().unwrap()], &flags[..]].concat());
     let hang_up = || kill(Pid::from_raw(i32::try_from(camera.pid()).unwrap()), Signal::SIGHUP);
     fs::write(&path, r#"{ "streams": [ { "name": "main", "bitrate_kbps": 1 } ] }"#).unwrap();
     hang_up().unwrap();
@@ -170,6 +171,9 @@ fn a_configuration_that_has_changed_is_read_again_on_sighup() {
     hang_up().unwrap();
     assert!(camera.comes_to_say(|log| log.contains("changed camera.mirror")));
     assert!(camera.comes_to_say(|log| log.contains("changed streams[0].gop_s")));
+    // What the command line says still wins, and nobody was locked out.
+    let log = camera.log();
+    assert!(!log.contains("changed streams[0].fps") && !log.contains("next start"), "{log}");
     // The pictures are still there.
     let seen = watch(&camera.url, 60);
     assert!(seen.random_access_points >= 3, "{}", seen.random_access_points);

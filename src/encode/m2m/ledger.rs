@@ -230,6 +230,25 @@ mod tests {
     }
 
     #[test]
+    fn two_pictures_held_back_over_a_pause_do_not_either() {
+        let mut ledger = Ledger::new();
+        ledger.give(at(0));
+        ledger.give(at(1));
+        for frame in 108_000..108_002 {
+            ledger.give(at(frame));
+            assert_eq!(ledger.stalled(INTERVAL), None);
+            ledger.take(Some(at(frame - 108_000)), false);
+            assert_eq!(ledger.stalled(INTERVAL), None);
+        }
+        // But nothing for five more is too long.
+        (108_002..108_005).for_each(|frame| ledger.skip(at(frame)));
+        ledger.skip(at(108_040));
+        assert_eq!(ledger.stalled(INTERVAL), None);
+        ledger.skip(at(108_041));
+        assert_eq!(ledger.stalled(INTERVAL), Some(at(41).since(at(0))));
+    }
+
+    #[test]
     fn a_slow_encoder_is_given_five_times_what_it_takes() {
         let mut ledger = Ledger::new();
         for frame in 0..200 {
