@@ -114,7 +114,8 @@ impl Ledger {
         } else {
             self.counts.coded += 1;
         }
-        let latency = self.newest.since(captured);
+        // One that was held back over a pause says nothing of how long a picture takes.
+        let latency = self.newest.since(captured).min(LATENCY_MAX);
         self.mean_latency = (self.mean_latency * (SMOOTHING - 1) + latency) / SMOOTHING;
         Origin::Given(captured)
     }
@@ -146,6 +147,8 @@ const MAX_IN_FLIGHT: usize = 128;
 const MIN_PATIENCE: Duration = Duration::from_secs(1);
 /// Pictures that come after one which an encoder at work gives out.
 const PUSHED_BY: u64 = 5;
+/// An encoder that takes longer is of no use to anybody who watches.
+const LATENCY_MAX: Duration = Duration::from_secs(2);
 /// The mean follows a change within about so many pictures.
 const SMOOTHING: u32 = 16;
 
@@ -242,7 +245,7 @@ mod tests {
         }
         // But nothing for five more is too long.
         (108_002..108_005).for_each(|frame| ledger.skip(at(frame)));
-        ledger.skip(at(108_040));
+        ledger.skip(at(108_030));
         assert_eq!(ledger.stalled(INTERVAL), None);
         ledger.skip(at(108_041));
         assert_eq!(ledger.stalled(INTERVAL), Some(at(41).since(at(0))));
