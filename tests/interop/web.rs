@@ -24,9 +24,14 @@ const SOURCE: [&str; 8] =
 
 /// Where a camera listens for HTTP, by its log.
 pub(crate) fn address(camera: &Camera) -> SocketAddr {
-    let log = camera.log();
-    let (_, after) = log.split_once("control: listening http=[").unwrap();
-    after.lines().next().unwrap().trim_end_matches(']').parse().unwrap()
+    // The log may come later than the URL.
+    let line = |log: &str| {
+        let (_, after) = log.split_once("control: listening http=[")?;
+        after.split_once('\n').map(|(line, _)| line.to_owned())
+    };
+    assert!(camera.comes_to_say(|log| line(log).is_some()));
+    let after = line(&camera.log()).unwrap();
+    after.trim_end_matches(']').parse().unwrap()
 }
 
 /// What curl gets: the status, and the body.
