@@ -194,12 +194,12 @@ impl Lane {
                     }
                 }
                 Published::Nothing if is_first => stats.skipped.increment(),
-                Published::Nothing => break,
-                Published::NoSlot => {
-                    // The encoder was not even asked.
-                    self.is_idr_due |= is_first;
+                Published::NoSlot if is_first => {
+                    // The encoder was not even asked, and all consumers wait for an IDR now.
+                    self.is_idr_due = true;
                     return Ok(());
                 }
+                Published::Nothing | Published::NoSlot => break,
             }
             is_first = false;
         }
