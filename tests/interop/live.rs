@@ -40,24 +40,7 @@ fn the_pattern_breaks_no_rule_over_tcp_and_udp() {
 fn a_file_breaks_no_rule_and_arrives_byte_by_byte_over_tcp_and_udp() {
     let Some(clip) = clip::clip() else { return };
     let camera = Camera::start(&["--source", &format!("file:{}", clip.path.display())]);
-    judge(&camera, &clip_expectation(clip));
-}
-
-/// What a session with a camera that plays `clip` should show.
-pub(crate) fn clip_expectation(clip: &clip::Clip) -> Expect<'_> {
-    let first = &clip.access_units[0];
-    let is_idr = |unit: &clip::AccessUnit| unit.iter().any(|nal| crate::nal::kind(nal) == 5);
-    assert!(is_idr(first), "the clip begins with an IDR picture");
-    let idrs = clip.access_units.iter().filter(|unit| is_idr(unit)).count();
-    let group = clip.access_units.len().div_ceil(idrs);
-    Expect {
-        credentials: credentials(),
-        size: clip.size,
-        fps: clip.fps,
-        gop: Duration::from_secs_f64(f64::from(u32::try_from(group).unwrap()) / clip.fps),
-        packet_len_max: 1372,
-        clip: Some(&clip.access_units),
-    }
+    judge(&camera, &Expect::of_clip(clip));
 }
 
 /// Long enough for a second sender report (at most 7.5 s after the first).

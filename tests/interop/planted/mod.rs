@@ -10,8 +10,7 @@ use crate::capture::{Capture, Kind, Message};
 use crate::client::Lower;
 use crate::clip;
 use crate::golden::Recipe;
-use crate::live::clip_expectation;
-use crate::validate::{Findings, Summary, validate};
+use crate::validate::{Expect, Findings, Summary, validate};
 
 /// One fault: the only rule that may find it, its name, and how it comes about.
 struct Plant {
@@ -29,7 +28,7 @@ enum Change {
 }
 
 fn judge(recipe: &Recipe, change: impl FnOnce(&mut Capture)) -> (Findings, Summary) {
-    let expect = clip_expectation(clip::clip().unwrap());
+    let expect = Expect::of_clip(clip::clip().unwrap());
     let mut capture = recipe.capture();
     change(&mut capture);
     validate(&capture, &expect)

@@ -24,8 +24,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::capture::Capture;
-use crate::clip::AccessUnit;
+use crate::clip::{AccessUnit, Clip};
 use crate::digest::Credentials;
+use crate::nal;
 
 pub(crate) use decode::decode;
 pub(crate) use rtp::RtpInfo;
@@ -43,7 +44,7 @@ pub(crate) struct Expect<'a> {
     pub(crate) clip: Option<&'a [AccessUnit]>,
 }
 
-impl Expect<'_> {
+impl<'a> Expect<'a> {
     /// The test pattern at 30 pictures per second, as the camera streams it by default.
     pub(crate) fn pattern(size: (u32, u32)) -> Self {
         Self {
@@ -53,6 +54,23 @@ impl Expect<'_> {
             gop: Duration::from_secs(1),
             packet_len_max: 1372,
             clip: None,
+        }
+    }
+
+    /// A camera that plays `clip`.
+    pub(crate) fn of_clip(clip: &'a Clip) -> Self {
+        let is_idr = |unit: &AccessUnit| unit.iter().any(|nal| nal::kind(nal) == 5);
+        let first = &clip.access_units[0];
+        assert!(is_idr(first), "the clip begins with an IDR picture");
+        let idrs = clip.access_units.iter().filter(|unit| is_idr(unit)).count();
+        let group = clip.access_units.len().div_ceil(idrs);
+        Self {
+            credentials: crate::camera::credentials(),
+            size: clip.size,
+            fps: clip.fps,
+            gop: Duration::from_secs_f64(f64::from(u32::try_from(group).unwrap()) / clip.fps),
+            packet_len_max: 1372,
+            clip: Some(&clip.access_units),
         }
     }
 }

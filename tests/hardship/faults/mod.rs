@@ -1,0 +1,1 @@
+//! What happens to the machine: HOSTILE, section 2, row by row.

@@ -1,0 +1,1 @@
+//! What hours do: memory, descriptors and latency while viewers come and go every second.
