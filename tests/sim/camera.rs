@@ -18,13 +18,34 @@ pub(crate) struct Camera {
     /// What the kernel's interface has.
     pub(crate) held: Option<Lease>,
     pub(crate) events: Vec<(Instant, Event)>,
+    /// A bug between the client and everybody else.
+    pub(crate) planted: Option<Bug>,
     out: Vec<Vec<u8>>,
+    /// The last frame that spoke for an address.
+    spoken: Option<Vec<u8>>,
+}
+
+/// What a client could do wrong, each to see that somebody notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bug {
+    LosesTwice,
+    MisreadsTheTerm,
+    RenewsAnother,
+    SpeaksForWhatItLost,
+    TakesASecondOne,
 }
 
 impl Camera {
     pub(crate) fn new(now: Instant, seed: u64) -> Self {
         let client = Dhcp::new(now, MAC.0, &[], seed).unwrap();
-        let mut camera = Self { client, held: None, events: Vec::new(), out: Vec::new() };
+        let mut camera = Self {
+            client,
+            held: None,
+            events: Vec::new(),
+            planted: None,
+            out: Vec::new(),
+            spoken: None,
+        };
         camera.drain(now);
         camera
     }
@@ -39,7 +60,10 @@ impl Camera {
 
     pub(crate) fn receive(&mut self, now: Instant, frame: &[u8]) {
         self.out.extend(self.held.as_ref().and_then(|lease| answer_arp(lease.address, frame)));
-        self.client.receive(now, frame);
+        match self.planted {
+            Some(Bug::MisreadsTheTerm) => self.client.receive(now, &with_a_longer_term(frame)),
+            _ => self.client.receive(now, frame),
+        }
         self.drain(now);
     }
 
@@ -60,29 +84,71 @@ impl Camera {
 
     fn drain(&mut self, now: Instant) {
         while let Some(event) = self.client.poll_event() {
-            match &event {
-                Event::Acquired(lease) => {
-                    assert_eq!(self.held, None, "a second address at {now:?}: {lease:?}");
-                    self.held = Some(lease.clone());
-                }
-                Event::Renewed(lease) => {
-                    let held = self.address();
-                    assert_eq!(held, Some(lease.address), "renewed another one at {now:?}");
-                    self.held = Some(lease.clone());
-                }
-                Event::Lost => {
-                    assert!(self.held.take().is_some(), "nothing to lose at {now:?}");
-                }
+            for event in self.mistake(event) {
+                self.obey(now, event);
             }
-            self.events.push((now, event));
         }
         while let Some(frame) = self.client.poll_transmit() {
-            if let Some(source) = source(&frame) {
-                assert_eq!(self.address(), Some(source), "sent from a lost address at {now:?}");
-            }
-            self.out.push(frame);
+            self.say(now, frame);
+        }
+        if self.planted == Some(Bug::SpeaksForWhatItLost) && self.held.is_none() {
+            let again = self.spoken.take();
+            again.into_iter().for_each(|frame| self.say(now, frame));
         }
     }
+
+    fn obey(&mut self, now: Instant, event: Event) {
+        match &event {
+            Event::Acquired(lease) => {
+                assert_eq!(self.held, None, "a second address at {now:?}: {lease:?}");
+                self.held = Some(lease.clone());
+            }
+            Event::Renewed(lease) => {
+                let held = self.address();
+                assert_eq!(held, Some(lease.address), "renewed another one at {now:?}");
+                self.held = Some(lease.clone());
+            }
+            Event::Lost => {
+                assert!(self.held.take().is_some(), "nothing to lose at {now:?}");
+            }
+        }
+        self.events.push((now, event));
+    }
+
+    fn say(&mut self, now: Instant, frame: Vec<u8>) {
+        if let Some(source) = source(&frame) {
+            assert_eq!(self.address(), Some(source), "sent from a lost address at {now:?}");
+            self.spoken = Some(frame.clone());
+        }
+        self.out.push(frame);
+    }
+
+    /// What the planted bug makes of an event.
+    fn mistake(&self, event: Event) -> Vec<Event> {
+        match (self.planted, event) {
+            (Some(Bug::LosesTwice), Event::Lost) => vec![Event::Lost; 2],
+            (Some(Bug::RenewsAnother), Event::Renewed(lease)) => {
+                let address = Ipv4Addr::from(u32::from(lease.address) ^ 1);
+                vec![Event::Renewed(Lease { address, ..lease })]
+            }
+            (Some(Bug::TakesASecondOne), Event::Acquired(lease)) => {
+                vec![Event::Acquired(lease.clone()), Event::Acquired(lease)]
+            }
+            (_, event) => vec![event],
+        }
+    }
+}
+
+/// The same, and ten times the lease if it grants one (RFC 2132 9.2).
+fn with_a_longer_term(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let granted = [51, 4, 0, 0, 0x02, 0x58];
+    if let Some(at) = frame.windows(granted.len()).position(|bytes| bytes == granted) {
+        frame[at + 4..at + 6].copy_from_slice(&6_000_u16.to_be_bytes());
+        // Behind Ethernet's and IP's 34 bytes; 0 is no checksum (RFC 768).
+        frame[34 + 6..34 + 8].fill(0);
+    }
+    frame
 }
 
 /// The protocol address that a frame speaks for, if it speaks for any.

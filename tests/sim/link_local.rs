@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use ocellus::net::{Event, Origin};
 
 use super::rival::{Manner, Rival};
-use super::world::{World, s, seeds};
+use super::world::{World, s};
+use crate::cores;
 
 /// The address that this camera takes when nobody objects.
 fn favourite() -> Ipv4Addr {
@@ -23,37 +24,34 @@ fn alone(seed: u64, manner: Manner, after_s: u64) -> World {
 
 #[test]
 fn a_camera_without_a_server_takes_the_same_link_local_address_every_time() {
-    for seed in seeds() {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(50), |seed| {
         let mut world = World::new(seed, 1);
         world.servers[0].on = false;
         world.run_for(s(20));
         assert_eq!(world.address(), Some(favourite()));
         assert!(favourite().is_link_local());
-    }
+    });
 }
 
 #[test]
 fn an_address_that_somebody_has_is_never_used() {
-    for seed in seeds() {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(50), |seed| {
         let mut world = alone(seed, Manner::Owns, 0);
         world.run_for(s(60));
         let told = world.told();
         let [Event::Acquired(lease)] = told.as_slice() else { panic!("{told:?}") };
         assert_ne!(lease.address, favourite());
         assert_eq!(world.rival.unwrap().objections, 0, "it was spoken for");
-    }
+    });
 }
 
 #[test]
 fn of_two_that_probe_at_once_neither_takes_the_address_blindly() {
-    for seed in seeds() {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(50), |seed| {
         let mut world = alone(seed, Manner::Probes, 9);
         world.run_for(s(60));
         assert_ne!(world.address().unwrap(), favourite());
-    }
+    });
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Seeded misery: lost, late, doubled and overtaking frames, and a network that comes and goes.
 
+use std::panic::catch_unwind;
 use std::time::Duration;
 
+use super::camera::Bug;
 use super::hub::{Random, Wire};
 use super::rival::{Manner, Rival};
-use super::world::{CAMERA, World, s, seeds};
+use super::world::{CAMERA, World, s};
+use crate::cores;
 
 fn bad_wire() -> Wire {
     Wire {
@@ -18,8 +21,7 @@ fn bad_wire() -> Wire {
 
 #[test]
 fn a_link_that_loses_a_third_still_brings_a_lease_and_keeps_it() {
-    for seed in seeds() {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(50), |seed| {
         let mut world = World::new(seed, 1);
         *world.hub.wire(CAMERA) = bad_wire();
         // A dozen DISCOVERs, of which one in two is answered.
@@ -31,32 +33,61 @@ fn a_link_that_loses_a_third_still_brings_a_lease_and_keeps_it() {
         *world.hub.wire(CAMERA) = Wire::good();
         world.run_for(s(200));
         assert!(world.camera.has_dhcp(), "{:?}", world.camera.events);
-    }
+    });
 }
 
 #[test]
 fn whatever_happens_the_camera_ends_with_the_address_the_network_gives() {
-    for seed in seeds() {
-        println!("OCELLUS_SEED={seed}");
-        let mut random = Random(seed ^ 0x5eed);
-        let mut world = World::new(seed, 2);
-        world.servers[1].on = false;
-        for _ in 0..40 {
-            happen(&mut world, &mut random);
-            world.run_for(random.up_to(s(400)));
-        }
-        // Nothing to be had but link-local.
-        world.rival = None;
-        world.plug(true);
-        *world.hub.wire(CAMERA) = Wire::good();
-        world.servers.iter_mut().for_each(|server| server.on = false);
-        world.run_for(s(1800));
-        assert!(world.address().unwrap().is_link_local(), "{:?}", world.camera.events);
-        // And a server again.
-        world.servers[1].on = true;
-        world.run_for(s(140));
-        assert_eq!(world.address(), Some(world.servers[1].offers), "{:?}", world.camera.events);
+    let worlds = cores::live(&cores::seeds(200), |seed| live(seed, None));
+    let hours = worlds.iter().map(|(_, lived)| lived.as_secs_f64()).sum::<f64>() / 3_600.0;
+    println!("{} worlds of leases, {hours:.0} hours simulated", worlds.len());
+}
+
+/// What each bug comes to.
+const NOTICED: [(Bug, &str); 5] = [
+    (Bug::LosesTwice, "nothing to lose"),
+    (Bug::MisreadsTheTerm, "and nobody grants it"),
+    (Bug::RenewsAnother, "renewed another one"),
+    (Bug::SpeaksForWhatItLost, "sent from a lost address"),
+    (Bug::TakesASecondOne, "a second address"),
+];
+
+#[test]
+fn every_planted_bug_is_noticed() {
+    for (bug, complaint) in NOTICED {
+        let complaints = (1..=20).filter_map(|seed| {
+            let panicked = catch_unwind(|| live(seed, Some(bug))).err()?;
+            panicked.downcast_ref::<String>().cloned()
+        });
+        let first =
+            complaints.into_iter().next().unwrap_or_else(|| panic!("nobody noticed {bug:?}"));
+        assert!(first.contains(complaint), "{bug:?}: {first}");
     }
+}
+
+/// Forty things go wrong, then nothing more; answers how long that was.
+fn live(seed: u64, bug: Option<Bug>) -> Duration {
+    let mut random = Random(seed ^ 0x5eed);
+    let mut world = World::new(seed, 2);
+    let start = world.now;
+    world.camera.planted = bug;
+    world.servers[1].on = false;
+    for _ in 0..40 {
+        happen(&mut world, &mut random);
+        world.run_for(random.up_to(s(400)));
+    }
+    // Nothing to be had but link-local.
+    world.rival = None;
+    world.plug(true);
+    *world.hub.wire(CAMERA) = Wire::good();
+    world.servers.iter_mut().for_each(|server| server.on = false);
+    world.run_for(s(1800));
+    assert!(world.address().unwrap().is_link_local(), "{:?}", world.camera.events);
+    // And a server again.
+    world.servers[1].on = true;
+    world.run_for(s(140));
+    assert_eq!(world.address(), Some(world.servers[1].offers), "{:?}", world.camera.events);
+    world.now.since(start)
 }
 
 /// One of everything that goes wrong.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a failing test")]
 
 mod camera;
+mod cores;
 mod dhcp;
 mod hub;
 mod link_local;

@@ -1,7 +1,6 @@
 //! Everybody on one switch and one clock.
 
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ocellus::net::{Event, Origin};
@@ -119,14 +118,6 @@ impl World {
 
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// Fifty, or the one of OCELLUS_SEED.
-pub(crate) fn seeds() -> RangeInclusive<u64> {
-    std::env::var("OCELLUS_SEED").map_or(1..=50, |text| {
-        let seed = text.parse().unwrap();
-        seed..=seed
-    })
 }
 
 /// The longest that an acknowledgement is under way: a lease counts from its arrival.

@@ -1,10 +1,5 @@
 //! Whole worlds from one number: players, faults, and the calm after them.
 
-use std::num::NonZero;
-use std::ops::RangeInclusive;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -16,8 +11,9 @@ use super::client::{Habits, Kind};
 use super::faults::{Targets, schedule};
 use super::planted::Bug;
 use super::router::Link;
-use super::truth::{Checked, Rule, Violation, hold};
+use super::truth::{Checked, Rule, hold};
 use super::world::{ADMIN, SHAPE, Shape, VIEWER, World};
+use crate::cores;
 use crate::hub::Random;
 
 /// What a world came to.
@@ -190,42 +186,6 @@ fn check_picture(
 /// Two seconds, and what the longest way takes.
 const PICTURE_WITHIN: Duration = Duration::from_millis(2_100);
 
-/// What many worlds came to.
-#[derive(Debug, Default)]
-struct Total {
-    simulated: Duration,
-    happened: Happened,
-    failures: Vec<(u64, Violation)>,
-}
-
-/// Lives through all of `seeds`, on every core there is.
-fn live_all(seeds: &RangeInclusive<u64>) -> Total {
-    let next = AtomicU64::new(*seeds.start());
-    let total = Mutex::new(Total::default());
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed > *seeds.end() {
-                return;
-            }
-            let result = live(seed);
-            let mut total = total.lock().unwrap();
-            match result {
-                Ok(outcome) => {
-                    total.simulated += outcome.simulated;
-                    total.happened.add(&outcome.happened);
-                }
-                Err(violation) => total.failures.push((seed, violation)),
-            }
-        }
-    };
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(work))));
-    let mut total = total.into_inner().unwrap();
-    total.failures.sort_by_key(|(seed, _)| *seed);
-    total
-}
-
 fn cpu_time() -> Duration {
     let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
     let times = [usage.user_time(), usage.system_time()];
@@ -235,35 +195,34 @@ fn cpu_time() -> Duration {
         .sum()
 }
 
-/// A thousand, as many as OCELLUS_SEEDS says, or the one of OCELLUS_SEED.
-fn seeds() -> RangeInclusive<u64> {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    match number("OCELLUS_SEED") {
-        Some(seed) => seed..=seed,
-        None => 1..=number("OCELLUS_SEEDS").unwrap_or(1_000),
-    }
-}
-
 #[test]
 fn whatever_happens_everybody_watches_again() {
     let before = cpu_time();
-    let seeds = seeds();
-    let count = seeds.clone().count();
-    let total = live_all(&seeds);
-    let (simulated, spent) = (total.simulated.as_secs_f64(), cpu_time() - before);
+    let worlds = cores::live(&cores::seeds(1_000), live);
+    let (mut simulated, mut happened, mut failures) = (Duration::ZERO, Happened::default(), 0);
+    for (seed, result) in &worlds {
+        match result {
+            Ok(outcome) => {
+                simulated += outcome.simulated;
+                happened.add(&outcome.happened);
+            }
+            Err(violation) => {
+                println!("OCELLUS_SEED={seed}: {violation:?}");
+                failures += 1;
+            }
+        }
+    }
+    let (count, simulated, spent) = (worlds.len(), simulated.as_secs_f64(), cpu_time() - before);
     println!(
         "{count} worlds, {:.1} hours simulated, {:.0} s of processor time: {:.0} s per second and core",
         simulated / 3_600.0,
         spent.as_secs_f64(),
         simulated / spent.as_secs_f64()
     );
-    println!("{:?}", total.happened);
-    for (seed, violation) in &total.failures {
-        println!("OCELLUS_SEED={seed}: {violation:?}");
-    }
-    assert!(total.failures.is_empty(), "{} of {count} worlds", total.failures.len());
+    println!("{happened:?}");
+    assert_eq!(failures, 0, "of {count} worlds");
     // A world in which nothing happens proves nothing.
-    let Happened { endings, dropped, .. } = total.happened;
+    let Happened { endings, dropped, .. } = happened;
     assert!(count < 500 || (endings.iter().all(|&it| it > 0) && dropped > 0), "{endings:?}");
 }
 

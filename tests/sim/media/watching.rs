@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::client::{Habits, Kind};
 use super::router::Link;
 use super::world::{SHAPE, VIEWER, World};
+use crate::cores;
 use crate::hub::Random;
-use crate::world::seeds;
 
 const HABITS: Habits = Habits {
     login: VIEWER,
@@ -25,8 +25,7 @@ fn ms(millis: u64) -> Duration {
 
 #[test]
 fn on_good_links_everybody_gets_every_picture_at_once() {
-    for seed in seeds().take(10) {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(10), |seed| {
         let mut world = World::new(seed, SHAPE);
         let mut random = Random(!seed);
         for kind in EVERY_KIND {
@@ -39,13 +38,12 @@ fn on_good_links_everybody_gets_every_picture_at_once() {
             assert!(player.client().unwrap().is_playing(), "{:?}", player.client());
             assert!(world.is_counted(index), "{:?}", world.players[index].peer());
         }
-    }
+    });
 }
 
 #[test]
 fn on_bad_links_what_arrives_is_still_right() {
-    for seed in seeds().take(20) {
-        println!("OCELLUS_SEED={seed}");
+    cores::live(&cores::seeds(20), |seed| {
         let mut world = World::new(seed, SHAPE);
         let mut random = Random(!seed);
         for kind in EVERY_KIND {
@@ -60,5 +58,5 @@ fn on_bad_links_what_arrives_is_still_right() {
             world.add(kind, HABITS, link, random.next());
         }
         world.run_for(Duration::from_secs(60)).unwrap();
-    }
+    });
 }
