@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::camera::{Camera, credentials};
+use crate::camera::Camera;
 use crate::client::{Client, Lower};
 use crate::digest::Algorithm;
 use crate::validate::{Expect, validate};
