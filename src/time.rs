@@ -98,14 +98,15 @@ impl NtpTimestamp {
     }
 
     /// The Unix time. The upper half of the count is era 0, the lower one era 1 (RFC 4330 3): right
-    /// from 1968 to 2104.
+    /// from 1970 to 2104. What era 0 has before that, two years, is 1970.
     #[must_use]
     pub fn to_unix(self) -> Duration {
         let seconds = self.0 >> 32;
         let era = if seconds >> 31 == 0 { 1 << 32 } else { 0 };
         let fraction = self.0 & u64::from(u32::MAX);
         let nanos = low_32((fraction * 1_000_000_000) >> 32);
-        Duration::new(seconds + era - UNIX_EPOCH_IN_NTP_S, nanos)
+        let since_1970 = (seconds + era).checked_sub(UNIX_EPOCH_IN_NTP_S);
+        since_1970.map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos))
     }
 
     /// The middle 32 bits: what a receiver report echoes as LSR (RFC 3550 6.4.1).
@@ -188,6 +189,13 @@ mod tests {
                 let back = NtpTimestamp::from_unix(unix).to_unix();
                 assert!(unix.abs_diff(back) <= Duration::from_nanos(1), "{unix:?} {back:?}");
             }
+        }
+    }
+
+    #[test]
+    fn ntp_times_before_1970_are_the_unix_epoch() {
+        for seconds in [1 << 31, (1 << 31) + 1, UNIX_EPOCH_IN_NTP_S - 1] {
+            assert_eq!(NtpTimestamp(seconds << 32).to_unix(), Duration::ZERO);
         }
     }
 

@@ -178,3 +178,13 @@ fn the_era_that_begins_in_2036_is_read_rightly() {
     let Some(Event::Sample { time, .. }) = client.poll_event() else { panic!("no sample") };
     assert_eq!(time.to_unix().as_secs(), (1 << 32) - 2_208_988_800 + 100);
 }
+
+#[test]
+fn a_server_whose_time_is_before_1970_is_not_believed() {
+    for seconds in [0x8000_0000, 0x8000_0100, 2_208_988_799, 2_208_988_800_u64] {
+        let mut client = Sntp::new(Instant::ZERO, 2, 7);
+        let (asked, request) = ask(&mut client);
+        client.receive(asked, &answer(&request.message, seconds << 32, 0));
+        assert_eq!((client.poll_event(), client.server()), (None, 1), "{seconds}");
+    }
+}
