@@ -59,7 +59,8 @@ impl Packetizer {
         RtpTimestamp::at(at, self.timestamp_offset)
     }
 
-    /// Writes all packets of `unit` into `image`.
+    /// Writes all packets of `unit` into `image`. NAL units of types that the payload format gives
+    /// another meaning are left out.
     ///
     /// The timestamp is that of the capture, but at least one tick after the last one: whatever
     /// the source does, a stream's time never stands still or goes back.
@@ -76,7 +77,7 @@ impl Packetizer {
             encoded_in: unit.encoded_in(),
         };
         image.reset(&heading);
-        let mut rest = unit.nal_units();
+        let mut rest = unit.nal_units().filter(is_sendable);
         while let Some(nal) = rest.clone().next() {
             let together = self.aggregate_count(rest.clone());
             if together >= 2 {
@@ -105,6 +106,12 @@ impl Packetizer {
         .take(MAX_AGGREGATED)
         .count()
     }
+}
+
+/// Whether a receiver can tell what it is: RFC 6184 table 1 keeps type 0, and has packets of several
+/// NAL units, fragments and more behind 23. No decoder knows those types anyway.
+fn is_sendable(nal: &&[u8]) -> bool {
+    nal.first().is_some_and(|header| matches!(header & TYPE, 1..=23))
 }
 
 fn is_parameter_set(nal: &[u8]) -> bool {
@@ -158,7 +165,7 @@ fn push_fu_a(image: &mut WireImage, heading: &Heading, nal: &[u8], chunk_max: us
     let mut start = FU_START;
     while let Some(chunk) = chunks.next() {
         let end = if chunks.peek().is_none() { FU_END } else { 0 };
-        image.push_packet(heading, &[&[indicator, start | end | (header & 0x1f)], chunk]);
+        image.push_packet(heading, &[&[indicator, start | end | (header & TYPE)], chunk]);
         start = 0;
     }
 }
@@ -173,6 +180,7 @@ const FU_START: u8 = 1 << 7;
 const FU_END: u8 = 1 << 6;
 const FORBIDDEN: u8 = 1 << 7;
 const NRI: u8 = 3 << 5;
+const TYPE: u8 = 0x1f;
 /// `nal_unit_type` of the packet kinds (RFC 6184 table 1).
 const TYPE_STAP_A: u8 = 24;
 const TYPE_FU_A: u8 = 28;

@@ -102,6 +102,17 @@ fn small_nal_units_are_aggregated_and_parameter_sets_are_not() {
 }
 
 #[test]
+fn what_a_player_would_take_for_a_packet_of_many_is_left_out() {
+    for header in [0x60, 0x78, 0x79, 0x7c, 0x1d, 0x7f] {
+        for len in [1, 5, 200] {
+            let nals = [nal(header, len), nal(0x65, 20), nal(header, len), nal(0x41, 3)];
+            let image = image(&mut packetizer(), &unit(&nals, 0));
+            assert_eq!(reassemble(&image), [nal(0x65, 20), nal(0x41, 3)], "{header:#x}");
+        }
+    }
+}
+
+#[test]
 fn every_mix_of_lengths_survives_the_round_trip() {
     let mut packetizer = packetizer();
     for seed in 0_usize..4_000 {
