@@ -118,6 +118,24 @@ impl Request {
         values(&self.headers, name)
     }
 
+    /// A text that means this request, without its body.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn emit(&self) -> Vec<u8> {
+        let method = match self.method {
+            Method::NotOffered => "RECORD",
+            Method::Unknown => "BREW",
+            method => method.name(),
+        };
+        let version = if self.is_version_1_0 { "RTSP/1.0" } else { "RTSP/2.0" };
+        let mut text = format!("{method} {} {version}\r\n", self.url);
+        for header in self.headers.lines() {
+            text += header.trim_end();
+            text += "\r\n";
+        }
+        text += "\r\n";
+        text.into_bytes()
+    }
+
     /// Bytes this request occupies, roughly: what waiting requests are limited by.
     pub(super) fn len(&self) -> usize {
         self.url.len() + self.headers.len() + size_of::<Self>()

@@ -23,6 +23,8 @@
 mod answers;
 mod caller;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod message;
 mod methods;
 mod multicast;

@@ -84,6 +84,12 @@ impl Parser {
         !matches!(self.state, State::Between)
     }
 
+    /// Bytes that are kept of a message that is not complete.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn buffered_len(&self) -> usize {
+        self.buffer.len()
+    }
+
     fn start(&mut self, bytes: &mut &[u8]) -> Result<(), Error> {
         match bytes.first() {
             Some(b'\r' | b'\n') => drop(take(bytes, 1)),
