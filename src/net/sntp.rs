@@ -244,18 +244,19 @@ impl Answer {
                 _ => Verdict::Useless,
             };
         }
-        let time = NtpTimestamp(self.transmitted);
-        let knows = self.synchronized && self.stratum <= MAX_STRATUM && self.transmitted != 0;
-        if !knows || time.to_unix() < NOT_BEFORE {
+        if !self.synchronized || self.stratum > MAX_STRATUM || self.transmitted == 0 {
             return Verdict::Useless;
         }
+        let time = NtpTimestamp(self.transmitted);
         let held = time.micros_since(NtpTimestamp(self.received));
         let held = u64::try_from(held).map(Duration::from_micros);
         let Some(round_trip) = held.ok().and_then(|held| passed.checked_sub(held)) else {
             return Verdict::Useless;
         };
         let half = i64::try_from(round_trip.as_micros() / 2).unwrap_or(0);
-        Verdict::Time(time.offset_by_micros(half), round_trip)
+        // By now, and not when it was sent: an era may have ended on the way.
+        let time = time.offset_by_micros(half);
+        if time.to_unix() < NOT_BEFORE { Verdict::Useless } else { Verdict::Time(time, round_trip) }
     }
 }
 

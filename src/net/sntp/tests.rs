@@ -188,3 +188,12 @@ fn a_server_whose_time_is_before_1970_is_not_believed() {
         assert_eq!((client.poll_event(), client.server()), (None, 1), "{seconds}");
     }
 }
+
+#[test]
+fn an_answer_at_the_end_of_the_count_does_not_lead_back_to_its_beginning() {
+    let mut client = Sntp::new(Instant::ZERO, 2, 7);
+    let (asked, request) = ask(&mut client);
+    let end = (1 << 63) - 1;
+    client.receive(asked + ms(1_000), &answer(&request.message, end, 0));
+    assert_eq!(client.poll_event(), None);
+}
