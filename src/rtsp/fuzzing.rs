@@ -25,8 +25,10 @@ use super::tunnel::{Base64, NotBase64, Opening};
 use super::url::{Url, is_same_stream};
 use crate::time::NtpTimestamp;
 
-/// The targets by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// A name, and what panics when a property does not hold for an input.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const TARGETS: &[Target] = &[
     ("rtsp_input", input),
     ("rtsp_messages", messages),
     ("rtsp_transport", transport),

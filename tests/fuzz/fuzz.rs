@@ -3,6 +3,7 @@
 //!
 //! `scripts/fuzz` builds and runs it; the arguments are libFuzzer's.
 #![no_main]
+#![allow(clippy::disallowed_types, reason = "libFuzzer's macro names files")]
 
 use std::process;
 use std::sync::OnceLock;

@@ -73,6 +73,22 @@ pub(super) fn answer(bytes: &[u8]) {
     }
 }
 
+/// The Authorization header of a player that answers with MD5 and without `qop`.
+pub(super) fn authorization(
+    (user, password): (&str, &str),
+    nonce: &str,
+    method: &str,
+    uri: &str,
+) -> String {
+    let hash = |text: String| hex(&Md5::digest(text));
+    let (ha1, ha2) = (hash(format!("{user}:ocellus:{password}")), hash(format!("{method}:{uri}")));
+    let response = hash(format!("{ha1}:{nonce}:{ha2}"));
+    format!(
+        "Authorization: Digest username=\"{user}\", realm=\"ocellus\", nonce=\"{nonce}\", \
+         uri=\"{uri}\", response=\"{response}\"\r\n"
+    )
+}
+
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
 fn users(password: &str) -> [User; 2] {
@@ -120,7 +136,7 @@ fn write(style: u8, nonce: &str, uri: &str, response: &str) -> String {
         format!("response={}", plain(response)),
     ];
     // Without it, the length of the answer says which one it is.
-    if style & 16 == 0 || response.len() % 32 != 0 {
+    if style & 16 == 0 || !response.len().is_multiple_of(32) {
         parameters.push(format!("algorithm={}", plain(["MD5", "SHA-256"][usize::from(style & 1)])));
     }
     if style & 2 != 0 {

@@ -176,7 +176,8 @@ pub(super) fn packetizer(bytes: &[u8]) {
         assert_eq!(depacketizer.finish(), wanted);
         is_framed(&image);
         // At least a tick after the last one, and the capture's where that allows it.
-        let ticks = last.map_or(ticks(captured), |last: u64| ticks(captured).max(last + 1));
+        let captured_ticks = ticks(captured);
+        let ticks = last.map_or(captured_ticks, |last: u64| captured_ticks.max(last + 1));
         assert_eq!(image.timestamp(), RtpTimestamp::from_ticks(ticks, offset));
         last = Some(ticks);
         if input.is_empty() {
@@ -184,7 +185,8 @@ pub(super) fn packetizer(bytes: &[u8]) {
         }
         // Forwards and backwards.
         let step = Duration::from_micros(input.number::<3>());
-        captured = if step.subsec_nanos() % 2 == 0 { captured + step } else { captured - step };
+        captured =
+            if step.subsec_nanos().is_multiple_of(2) { captured + step } else { captured - step };
     }
     assert_eq!(packetizer.next_sequence().0, expected);
 }
