@@ -55,6 +55,7 @@ fn drain(fanout: &mut Fanout, now: Instant, room: usize) -> Vec<(ViewerId, Vec<u
         };
         fanout.sent(now, viewer, Sent::Some(count));
         out.push((viewer, bytes));
+        assert!(out.len() < 10_000, "there is no end to it");
     }
     out
 }
@@ -239,6 +240,7 @@ fn a_long_picture_goes_to_a_udp_viewer_in_bursts() {
         let sent = drain(&mut fanout, camera.now, EVERYTHING).concat_bytes().len();
         assert!(sent <= 1_372 * BURST_PACKETS);
         bursts += 1;
+        assert!(bursts < 10);
         let Some(due) = fanout.poll_timeout() else { break };
         assert_eq!(due, camera.now + BURST_PAUSE);
         fanout.handle_timeout(due);
@@ -296,11 +298,14 @@ fn a_udp_viewer_whose_packets_never_leave_is_given_up_too() {
     let image = camera.next(100);
     let start = camera.now;
     fanout.offer(start, 0, &image);
-    loop {
-        while let Some(transmit) = fanout.poll_transmit() {
+    let mut waits = 0;
+    while let Some(due) = fanout.poll_timeout() {
+        if let Some(transmit) = fanout.poll_transmit() {
             fanout.sent(camera.now, transmit.viewer, Sent::WouldBlock);
+            continue;
         }
-        let Some(due) = fanout.poll_timeout() else { break };
+        waits += 1;
+        assert!(waits < 10_000, "it is never given up");
         camera.now = due;
         fanout.handle_timeout(due);
     }
