@@ -128,11 +128,14 @@ mod tests {
     #[test]
     fn requests_that_wait_are_one_and_cost_one() {
         let requests = IdrRequests::default();
+        assert!(!requests.is_pending());
         for _ in 0..100 {
             assert!(requests.request(at(5_000)));
         }
         assert!(!requests.take(at(5_000), at(4_900)), "100 ms after the last IDR is too early");
+        assert!(requests.is_pending());
         assert!(requests.take(at(5_100), at(4_900)));
+        assert!(!requests.is_pending());
         assert!(!requests.take(at(9_000), at(4_900)), "served");
     }
 

@@ -57,6 +57,7 @@ impl<T> Newest<T> {
     /// As [`Newest::put`].
     pub fn take(&self, patience: Duration) -> Taken<T> {
         let mut slot = self.slot.lock().expect("no code panics under this lock");
+        let mut is_over = false;
         loop {
             if let Some(value) = slot.value.take() {
                 return Taken::Value(value);
@@ -64,12 +65,12 @@ impl<T> Newest<T> {
             if slot.is_closed {
                 return Taken::Closed;
             }
-            let (woken, wait) =
-                self.filled.wait_timeout(slot, patience).expect("no code panics under this lock");
-            slot = woken;
-            if wait.timed_out() && slot.value.is_none() && !slot.is_closed {
+            if is_over {
                 return Taken::TimedOut;
             }
+            let (woken, wait) =
+                self.filled.wait_timeout(slot, patience).expect("no code panics under this lock");
+            (slot, is_over) = (woken, wait.timed_out());
         }
     }
 
@@ -99,5 +100,26 @@ mod tests {
         slot.close();
         assert_eq!(slot.take(Duration::ZERO), Taken::Value(3));
         assert_eq!(slot.take(Duration::MAX), Taken::Closed);
+    }
+
+    #[test]
+    fn a_taker_that_waits_is_woken_by_a_value_and_by_the_end() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (there, back) = (Newest::default(), Newest::default());
+        let rounds = if cfg!(miri) { 20 } else { 1_000 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while let Taken::Value(number) = there.take(LONG) {
+                    back.put(number);
+                }
+                back.close();
+            });
+            for number in 0..rounds {
+                there.put(number);
+                assert_eq!(back.take(LONG), Taken::Value(number));
+            }
+            there.close();
+            assert_eq!(back.take(LONG), Taken::Closed);
+        });
     }
 }

@@ -90,7 +90,7 @@ impl Publisher {
                 self.stats.ring_full.increment();
             }
         }
-        self.next = (index + 1) % self.pool.len();
+        self.next = index + 1;
         Ok(Published::Yes)
     }
 
@@ -197,6 +197,38 @@ mod tests {
         }
         let after: Vec<u32> = std::iter::from_fn(|| slow.pop()).map(|u| number(&u)).collect();
         assert_eq!(after, (50..55).collect::<Vec<_>>(), "it goes on at an IDR");
+    }
+
+    #[test]
+    fn nothing_is_passed_on_that_the_writer_does_not_call_a_unit() {
+        let (mut publisher, mut consumers) = publisher(1, 64, Arc::default());
+        let mut consumer = consumers.pop().unwrap();
+        for (is_written, says) in [(true, false), (false, true)] {
+            let published = publisher.publish(|unit| {
+                unit.reset(Instant::ZERO);
+                if is_written {
+                    unit.push(&nal(true, 1)).unwrap();
+                }
+                Ok::<_, Infallible>(says)
+            });
+            assert_eq!((published, consumer.pop().is_none()), (Ok(Published::Nothing), true));
+        }
+        assert_eq!(publisher.publish(|_| Err::<bool, _>("broken")), Err("broken"));
+        assert_eq!(publish(&mut publisher, true, 2), Published::Yes);
+        assert_eq!(number(&consumer.pop().unwrap()), 2);
+    }
+
+    #[test]
+    fn the_pool_is_a_full_ring_and_a_unit_in_hand_for_each_consumer_and_one_to_write() {
+        for (consumer_count, pool_len) in [(1, 17), (2, 33), (3, 49)] {
+            let (mut publisher, mut consumers) = publisher(consumer_count, 64, Arc::default());
+            let mut held = Vec::new();
+            while publish(&mut publisher, true, 0) == Published::Yes {
+                held.extend(consumers[0].pop());
+                assert!(held.len() < 100);
+            }
+            assert_eq!(held.len(), pool_len);
+        }
     }
 
     #[test]
