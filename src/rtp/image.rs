@@ -252,3 +252,74 @@ const MAX_RUN_LEN: usize = 65_000;
 const MAX_IMAGES: usize = 256;
 /// Images made before they are needed: for viewers that lag by half a second.
 const IMAGES_AT_FIRST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heading() -> Heading {
+        Heading {
+            ssrc: Ssrc(7),
+            first_sequence: 100,
+            timestamp: RtpTimestamp(9),
+            is_idr: true,
+            captured: Instant::from_micros(5),
+            encoded_in: Duration::from_millis(3),
+        }
+    }
+
+    /// An image of packets that are this long, headers included.
+    fn image(lens: &[usize]) -> WireImage {
+        let mut image = WireImage::default();
+        image.reset(&heading());
+        for len in lens {
+            image.push_packet(&heading(), &[&vec![1; len - HEADER_LEN]]);
+        }
+        image
+    }
+
+    fn runs(lens: &[usize], packets: Range<usize>) -> Vec<Range<usize>> {
+        image(lens).runs(packets).collect()
+    }
+
+    #[test]
+    fn a_run_is_as_long_as_one_message_carries_and_only_its_last_packet_is_shorter() {
+        assert_eq!(runs(&[100, 100, 50, 50, 100, 100], 0..6), [0..3, 3..4, 4..6]);
+        assert_eq!(runs(&[100; 6], 2..5), [2..5], "nothing beyond what was asked for");
+        assert_eq!(runs(&[50, 100, 50], 0..3), [0..1, 1..3]);
+        assert_eq!(runs(&[100; 6], 3..3), []);
+        // UDP_MAX_SEGMENTS.
+        assert_eq!(runs(&[100; 130], 0..130), [0..64, 64..128, 128..130]);
+        assert_eq!(runs(&[100; 130], 60..130), [60..124, 124..130]);
+        // 65,000 bytes.
+        assert_eq!(runs(&[1_300; 120], 0..120), [0..50, 50..100, 100..120]);
+        assert_eq!(runs(&[1_301; 60], 5..60), [5..54, 54..60]);
+    }
+
+    #[test]
+    fn an_image_says_what_its_access_unit_said() {
+        let image = image(&[20, 40, 60]);
+        assert_eq!(
+            (image.first_sequence(), image.timestamp()),
+            (SequenceNumber(100), RtpTimestamp(9))
+        );
+        assert_eq!(image.captured(), Instant::from_micros(5));
+        assert_eq!(image.encoded_in(), Duration::from_millis(3));
+        assert!(image.is_idr());
+        assert_eq!(image.payload_octets(0..3), 8 + 28 + 48);
+        assert_eq!(image.payload_octets(1..2), 28);
+        assert_eq!(image.packet_end(3), image.bytes().len());
+        assert!(image.packet(3).is_empty());
+    }
+
+    #[test]
+    fn the_pool_grows_to_its_limit_and_then_gives_what_comes_back() {
+        let mut pool = ImagePool::default();
+        let mut held: Vec<_> = std::iter::from_fn(|| pool.fill(|_| {})).take(1_000).collect();
+        assert_eq!(held.len(), 256);
+        let back = Arc::as_ptr(&held.swap_remove(77));
+        let again = pool.fill(|image| image.push_packet(&heading(), &[])).unwrap();
+        assert_eq!((Arc::as_ptr(&again), again.packet_count()), (back, 1));
+        assert!(pool.fill(|_| unreachable!("nothing is free")).is_none());
+    }
+}

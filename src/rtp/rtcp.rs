@@ -311,4 +311,65 @@ mod tests {
             let _ = feedback(&bytes);
         }
     }
+
+    #[test]
+    fn the_reports_of_senders_and_every_block_of_a_report_are_read() {
+        let block = &receiver_report()[8..];
+        let with = |head: &[u8], own: usize, blocks: usize| {
+            let mut bytes = [head, &vec![9; own]].concat();
+            (0..blocks).for_each(|_| bytes.extend(block));
+            let words = u16::try_from(bytes.len() / 4 - 1).unwrap();
+            bytes[2..4].copy_from_slice(&words.to_be_bytes());
+            bytes
+        };
+        for count in 0..=31_u8 {
+            let blocks = usize::from(count);
+            for (kind, own) in [(200, 24), (201, 4)] {
+                let whole = with(&[0x80 | count, kind, 0, 0], own, blocks);
+                let all = feedback(&whole).unwrap();
+                assert_eq!(all.len(), blocks);
+                assert!(
+                    all.iter().all(|it| matches!(it, Feedback::Report(it) if it.lost == 1_000))
+                );
+                if count > 0 {
+                    let cut = with(&[0x80 | count, kind, 0, 0], own, blocks - 1);
+                    assert!(feedback(&cut).is_err(), "a block is missing");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_come_without_a_report_before_it_is_told_from_what_may_not() {
+        let alone = |head: [u8; 2], words: u8| {
+            let mut bytes = vec![head[0], head[1], 0, words];
+            bytes.resize(4 + 4 * usize::from(words), 0);
+            feedback(&bytes)
+        };
+        assert_eq!(alone([0x81, 206], 2), Ok(vec![Feedback::KeyFrameWanted]), "PLI (RFC 5506)");
+        assert_eq!(alone([0x84, 206], 4), Ok(vec![Feedback::KeyFrameWanted]), "FIR");
+        assert_eq!(alone([0x8f, 206], 2), Ok(vec![]), "application layer feedback");
+        assert_eq!(alone([0x81, 205], 3), Ok(vec![]), "NACK, which is not answered");
+        assert_eq!(alone([0x80, 201], 1), Ok(vec![]));
+        for kind in [0, 199, 202, 203, 204] {
+            assert!(alone([0x81, kind], 2).is_err(), "{kind}");
+        }
+        assert!(alone([0x81, 206], 1).is_err(), "the media's SSRC is missing");
+        for version in [0x01, 0x41, 0xc1] {
+            assert!(alone([version, 206], 2).is_err(), "{version:x}");
+        }
+        // BYE names as many sources as it counts, and may give a reason.
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 0];
+        let bye = |count: u8, words: u8| {
+            let mut bytes = [&report[..], &[0x80 | count, 203, 0, words]].concat();
+            bytes.resize(12 + 4 * usize::from(words), 0);
+            feedback(&bytes)
+        };
+        for (count, words) in [(0, 0), (1, 1), (1, 3), (2, 2), (31, 31)] {
+            assert_eq!(bye(count, words), Ok(vec![Feedback::Bye]));
+        }
+        for (count, words) in [(1, 0), (2, 1), (31, 30)] {
+            assert!(bye(count, words).is_err());
+        }
+    }
 }

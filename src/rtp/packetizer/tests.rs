@@ -176,3 +176,25 @@ fn the_image_is_framed_for_channel_0_and_its_runs_are_equal() {
         assert_eq!(next, image.packet_count());
     }
 }
+
+#[test]
+fn an_aggregate_is_as_forbidden_and_as_important_as_the_units_inside() {
+    let headers = || (0..8_u8).map(|bits| bits << 5 | 1);
+    for (first, second) in headers().flat_map(|first| headers().map(move |it| (first, it))) {
+        let nals = [first, second, 0x01].map(|header| nal(header, 3));
+        let image = image(&mut packetizer(), &unit(&nals, 0));
+        let header = image.packet(0)[HEADER_LEN];
+        let is_forbidden = [first, second].iter().any(|it| it & 0x80 != 0);
+        assert_eq!((header & 0x80 != 0, header & 0x1f), (is_forbidden, 24));
+        assert_eq!(header >> 5 & 3, (first >> 5 & 3).max(second >> 5 & 3), "{first:x} {second:x}");
+    }
+}
+
+#[test]
+fn many_small_nal_units_are_aggregated_by_sixteen() {
+    let mut packetizer = Packetizer::new(Ssrc(1), 100, 0, 1_372);
+    let unit = unit(&vec![nal(0x41, 10); 40], 0);
+    let image = image(&mut packetizer, &unit);
+    let lens: Vec<_> = (0..image.packet_count()).map(|i| image.packet(i).len()).collect();
+    assert_eq!(lens, [16, 16, 8].map(|count| HEADER_LEN + 1 + count * 12));
+}
