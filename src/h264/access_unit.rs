@@ -204,6 +204,33 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_of_exactly_the_limit_is_taken() {
+        let long = vec![0x41; MAX_ACCESS_UNIT_LEN - 5];
+        let mut unit = AccessUnit::default();
+        unit.push(&long).unwrap();
+        assert_eq!(unit.push(&[0x41; 6]), Err(TooLong));
+        unit.push(&[0x41; 5]).unwrap();
+        assert_eq!((unit.len(), unit.push(&[0x41])), (MAX_ACCESS_UNIT_LEN, Err(TooLong)));
+
+        let mut unit = AccessUnit::default();
+        unit.push(&long).unwrap();
+        assert_eq!(unit.insert_before_slices(&[0x06; 6]), Err(TooLong));
+        assert_eq!(unit.len(), long.len(), "as it was");
+        unit.insert_before_slices(&[0x06; 5]).unwrap();
+        assert_eq!(unit.insert_before_slices(&[0x06]), Err(TooLong));
+    }
+
+    #[test]
+    fn the_time_that_encoding_took_is_of_one_unit_and_goes_with_its_copy() {
+        let (mut unit, mut copy) = (AccessUnit::default(), AccessUnit::default());
+        unit.set_encoded_in(Duration::from_millis(4));
+        copy.copy_from(&unit);
+        unit.reset(Instant::ZERO);
+        let times = [unit, copy].map(|unit| unit.encoded_in().as_millis());
+        assert_eq!(times, [0, 4]);
+    }
+
+    #[test]
     fn a_message_goes_behind_the_parameter_sets_and_before_every_slice() {
         let sei = [0x06, 5, 1, 0xff, 0x80];
         let idr = [&[0x09, 0x10][..], &[0x67, 1], &[0x68, 2, 3], &[0x65, 4, 5], &[0x65, 6]];

@@ -237,4 +237,37 @@ mod tests {
             assert!(!assemble(&mut assembler, &clip[..10]).is_empty());
         }
     }
+
+    #[test]
+    fn pictures_follow_their_idr_until_one_is_damaged() {
+        let clip: Vec<_> = nal_units(CLIP).collect();
+        let (sps, pps) = (clip[0], clip[1]);
+        let idr = clip.iter().find(|nal| nal_type(nal) == Some(NalType::IDR_SLICE)).unwrap();
+        let p = &[0x41, 0x9a, 1][..];
+        let without_first_macroblock = &[0x41, 0x5a, 1][..];
+        let bad_sps = &[0x67, 66, 0, 30, 0xff][..];
+        let (aud, first) = (&[0x09, 0xf0][..], [vec![7, 8, 5], vec![1]]);
+        for damage in [&[aud, without_first_macroblock][..], &[bad_sps, idr]] {
+            let mut assembler = Assembler::default();
+            let nals = [&[sps, pps, idr, p][..], damage, &[aud, p, sps, idr, p]].concat();
+            let admitted = assemble(&mut assembler, &nals);
+            // What comes with the last one, without a PPS, gets the one that is known.
+            assert_eq!(admitted, [&first[..], &first].concat(), "{damage:x?}");
+            assert!(!assembler.needs_idr());
+            assert_eq!(assembler.parameter_sets(), ParameterSets::new(sps, pps).ok().as_ref());
+        }
+    }
+
+    #[test]
+    fn another_stream_does_not_get_the_parameter_sets_of_the_one_before() {
+        let clip: Vec<_> = nal_units(CLIP).collect();
+        let idr = clip.iter().find(|nal| nal_type(nal) == Some(NalType::IDR_SLICE)).unwrap();
+        let mut assembler = Assembler::default();
+        assert_eq!(assemble(&mut assembler, &[clip[0], clip[1], idr]).len(), 1);
+        assembler.restart();
+        assert!(assembler.needs_idr() && assembler.parameter_sets().is_none());
+        assert_eq!(assembler.missing(), Missing::Sps);
+        assert!(assemble(&mut assembler, &[idr, &[0x41, 0x9a, 1]]).is_empty());
+        assert_eq!(assemble(&mut assembler, &[clip[0], clip[1], idr]).len(), 1);
+    }
 }

@@ -112,3 +112,147 @@ impl ParameterSets {
         Ok(Description { width, height, fps: sps.fps().filter(|fps| fps.is_finite()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+
+    /// Writes the syntax elements of 7.3.2.1.1 and E.1.1.
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        fn u(&mut self, len: u32, value: u32) -> &mut Self {
+            self.0.extend((0..len).rev().map(|bit| value >> bit & 1 == 1));
+            self
+        }
+
+        /// Exp-Golomb code (9.1).
+        fn ue(&mut self, value: u32) -> &mut Self {
+            let len = (value + 1).ilog2();
+            self.u(len, 0).u(len + 1, value + 1)
+        }
+
+        /// An SPS of the Baseline profile; none of these values needs emulation prevention.
+        fn into_sps(mut self) -> Vec<u8> {
+            self.u(1, 1);
+            let bytes = self.0.chunks(8).map(|bits| {
+                bits.iter().enumerate().fold(0, |byte, (at, &bit)| byte | u8::from(bit) << (7 - at))
+            });
+            [0x67, 66, 0, 30].into_iter().chain(bytes).collect()
+        }
+    }
+
+    /// 64x48 pixels but for what is cropped on the right and below; and a VUI, if there is one.
+    fn sps(crop: Option<(u32, u32)>, vui: Option<&mut Bits>) -> Vec<u8> {
+        let mut bits = Bits::default();
+        bits.ue(0).ue(0).ue(2).ue(1).u(1, 0).ue(3).ue(2).u(1, 1).u(1, 1);
+        bits.u(1, crop.is_some().into());
+        if let Some((right, bottom)) = crop {
+            bits.ue(0).ue(right / 2).ue(0).ue(bottom / 2);
+        }
+        bits.u(1, vui.is_some().into());
+        vui.into_iter().for_each(|vui| bits.0.append(&mut vui.0));
+        bits.into_sps()
+    }
+
+    /// A VUI with or without timing information and `max_num_reorder_frames`.
+    fn vui(timing: Option<(u32, u32)>, reordered: Option<u32>) -> Bits {
+        let mut bits = Bits::default();
+        bits.u(4, 0).u(1, timing.is_some().into());
+        if let Some((units, scale)) = timing {
+            bits.u(32, units).u(32, scale).u(1, 1);
+        }
+        bits.u(3, 0).u(1, reordered.is_some().into());
+        if let Some(reordered) = reordered {
+            bits.u(1, 1).ue(0).ue(0).ue(10).ue(10).ue(reordered).ue(4);
+        }
+        bits
+    }
+
+    fn sets(sps: &[u8]) -> Result<ParameterSets, Error> {
+        ParameterSets::new(sps, &PPS)
+    }
+
+    #[test]
+    fn the_size_is_what_cropping_leaves_and_never_nothing() {
+        for (crop, size) in [(None, (64, 48)), (Some((0, 2)), (64, 46)), (Some((60, 46)), (4, 2))] {
+            let description = sets(&sps(crop, None)).unwrap().describe().unwrap();
+            assert_eq!(
+                (description.width, description.height, description.fps),
+                (size.0, size.1, None)
+            );
+        }
+        for crop in [(64, 0), (0, 48), (64, 48), (66, 0), (0, 50)] {
+            assert_eq!(sets(&sps(Some(crop), None)), Err(Error::BadSps), "{crop:?}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_number_holds_is_refused() {
+        let huge = [u32::MAX - 1, u32::MAX >> 1, 1 << 28, (1 << 28) - 1];
+        for (across, down) in huge.into_iter().flat_map(|it| [(it, 2), (3, it), (it, it)]) {
+            for is_frame in [0, 1] {
+                let mut bits = Bits::default();
+                bits.ue(0).ue(0).ue(2).ue(1).u(1, 0).ue(across).ue(down).u(1, is_frame);
+                bits.u(2, 1).u(2, 0);
+                assert_eq!(sets(&bits.into_sps()), Err(Error::BadSps), "{across} {down}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_timing_information() {
+        for (timing, fps) in [(Some((0x101, 0x101 * 50)), Some(25.0)), (None, None)] {
+            let sets = sets(&sps(None, Some(&mut vui(timing, None)))).unwrap();
+            assert_eq!(sets.describe().unwrap().fps, fps);
+        }
+    }
+
+    #[test]
+    fn only_a_stream_that_says_so_is_reordered() {
+        for (reordered, expected) in
+            [(None, false), (Some(0), false), (Some(1), true), (Some(3), true)]
+        {
+            let sets = sets(&sps(None, Some(&mut vui(None, reordered)))).unwrap();
+            assert_eq!(sets.is_reordered(), expected, "{reordered:?}");
+        }
+        assert!(!sets(&sps(None, None)).unwrap().is_reordered());
+    }
+
+    #[test]
+    fn the_sets_of_a_unit_are_both_of_them() {
+        let unit = |nals: &[&[u8]]| {
+            let mut unit = AccessUnit::default();
+            unit.reset(Instant::ZERO);
+            nals.iter().for_each(|nal| unit.push(nal).unwrap());
+            unit
+        };
+        let (good, other) = (sps(None, None), sps(Some((0, 2)), None));
+        let idr = &[0x65, 0x88][..];
+        let whole = unit(&[&good, &PPS, idr]);
+        let sets = ParameterSets::of(&whole).unwrap();
+        assert_eq!((sets.sps(), sets.pps()), (&*good, &PPS[..]));
+        assert_eq!(sets.profile_level_id(), [66, 0, 30]);
+        assert!(sets.are_in(&whole));
+        for nals in [&[&good[..], idr][..], &[&PPS, idr], &[idr]] {
+            assert!(!sets.are_in(&unit(nals)) && ParameterSets::of(&unit(nals)).is_none());
+        }
+        assert!(!sets.are_in(&unit(&[&other, &PPS, idr])));
+        assert!(!sets.are_in(&unit(&[&good, &[0x68, 1], idr])));
+    }
+
+    #[test]
+    fn what_is_no_parameter_set_is_refused() {
+        let good = sps(None, None);
+        assert_eq!(ParameterSets::new(&PPS, &PPS), Err(Error::NotAnSps));
+        assert_eq!(ParameterSets::new(&good[..3], &PPS), Err(Error::NotAnSps));
+        assert_eq!(ParameterSets::new(&good[..4], &PPS), Err(Error::BadSps));
+        assert_eq!(ParameterSets::new(&good, &good), Err(Error::NotAPps));
+        assert_eq!(ParameterSets::new(&good, &[0x68]), Err(Error::NotAPps));
+        assert!(ParameterSets::new(&good, &[0x68, 1]).is_ok());
+    }
+}
