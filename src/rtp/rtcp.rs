@@ -55,7 +55,7 @@ impl SenderReport {
         let cname = cname.as_bytes().get(..CNAME_LEN_MAX).unwrap_or(cname.as_bytes());
         let item_len = u8::try_from(cname.len()).unwrap_or(0);
         let padding = 4 - (2 + item_len) % 4;
-        let words = (4 + 2 + item_len + padding) / 4;
+        let words = 1 + (2 + item_len + padding) / 4;
         put(&[VERSION_2 | 1, TYPE_SDES, 0, words]);
         put(&self.ssrc.0.to_be_bytes());
         put(&[SDES_CNAME, item_len]);

@@ -65,7 +65,8 @@ mod tests {
         for step in [-900_000, -3, 0, 900_000] {
             let (off, rate) = run(step);
             assert!((off - step).abs() <= 5, "{step}: {off}");
-            assert!(rate <= 2_501, "{step}: {rate} µs in 5 s");
+            let is_large = step.abs() > 2_500;
+            assert!(rate <= 2_501 && (rate >= 2_499 || !is_large), "{step}: {rate} µs in 5 s");
         }
     }
 
