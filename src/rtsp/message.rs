@@ -386,5 +386,8 @@ mod tests {
         assert!(parse("OPTIONS * RTSP/1.0\nAuthorization: Digest a=\"\0\"\n").is_err());
         assert!(parse("OPTIONS * RTSP/1.0\nno colon\n").is_err());
         assert!(parse("OPTIONS * RTSP/1.0\n: empty\n").is_err());
+        for name in ["a b", "a(b)", "a/b", "ä"] {
+            assert!(parse(&format!("OPTIONS * RTSP/1.0\n{name}: c\n")).is_err(), "{name}");
+        }
     }
 }

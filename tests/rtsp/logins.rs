@@ -103,3 +103,15 @@ fn a_guesser_who_hangs_up_early_learns_no_more_than_four_verdicts_a_second() {
     }
     assert_eq!(verdicts, 0);
 }
+
+#[test]
+fn right_credentials_let_nobody_in_when_they_come_twice() {
+    let mut camera = Camera::new(settings());
+    camera.sets();
+    let id = camera.connect("192.0.2.7:40000");
+    let head = "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n";
+    let nonce = nonce(&camera.ask(id, &format!("{head}\r\n")));
+    let line = digest(("admin", "secret"), &nonce, "DESCRIBE", "rtsp://cam/main");
+    assert_eq!(camera.status(id, &format!("{head}{line}\r\n{line}\r\n\r\n")), 400);
+    assert_eq!(camera.status(id, &format!("{head}{line}\r\n\r\n")), 200);
+}

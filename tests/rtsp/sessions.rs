@@ -389,3 +389,162 @@ fn a_description_says_what_a_stream_was_measured_to_need() {
         assert!(answer.contains(&format!(" {version} IN IP4 192.0.2.1\r\n")), "{answer}");
     }
 }
+
+#[test]
+fn a_session_lives_by_the_connection_that_took_it_up() {
+    let mut camera = Camera::open();
+    let first = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, first, UDP);
+    let second = camera.connect("192.0.2.7:40001");
+    assert_eq!(camera.status(second, &request("GET_PARAMETER", &session)), 200);
+    for _ in 0..10 {
+        camera.pass(Duration::from_secs(60));
+        assert_eq!(camera.status(second, "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"), 200);
+    }
+    assert_eq!(camera.server.counts().sessions, 1);
+    // The first one carries nothing any more.
+    camera.disconnect(first);
+    camera.pass(Duration::from_secs(60));
+    assert_eq!(camera.status(second, "OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"), 200);
+    camera.pass(Duration::from_secs(60));
+    assert_eq!(camera.server.counts().sessions, 1);
+}
+
+#[test]
+fn there_are_as_many_viewers_as_there_may_be() {
+    let mut camera = Camera::open();
+    let set_up_at = |camera: &mut Camera, host: u32| {
+        let id = camera.connect(&format!("192.0.2.{host}:40000"));
+        let line = "SETUP rtsp://cam/main/trackID=0 RTSP/1.0\r\nCSeq: 1";
+        camera.status(id, &format!("{line}\r\nTransport: {TCP}\r\n\r\n"))
+    };
+    let all: Vec<_> = (10..16).map(|host| set_up_at(&mut camera, host)).collect();
+    assert_eq!(all, [200, 200, 200, 200, 453, 453]);
+}
+
+#[test]
+fn one_connection_carries_eight_sessions() {
+    let mut camera = Camera::new(Settings { no_auth: true, max_viewers: 99, ..settings() });
+    camera.sets();
+    let id = camera.connect("192.0.2.7:40000");
+    let all: Vec<_> = (0..10)
+        .map(|n| {
+            let (rtp, stream) = (5000 + 2 * n, ["main", "sub"][n % 2]);
+            let line = format!("SETUP rtsp://cam/{stream}/trackID=0 RTSP/1.0\r\nCSeq: 1");
+            let transport = format!("Transport: RTP/AVP;unicast;client_port={rtp}-{}", rtp + 1);
+            let answer = camera.ask(id, &format!("{line}\r\n{transport}\r\n\r\n"));
+            if let Some(session) = header(&answer, "Session") {
+                // What plays is not replaced by the next one.
+                let url = format!("rtsp://cam/{stream}/");
+                let play = format!("PLAY {url} RTSP/1.0\r\nCSeq: 1\r\nSession: {session}\r\n\r\n");
+                camera.send(id, play.as_bytes());
+                camera.idr(n % 2, 5, 6);
+                assert_eq!(status(&camera.read(id)), 200);
+            }
+            status(&answer)
+        })
+        .collect();
+    assert_eq!(all, [vec![200; 8], vec![453; 2]].concat());
+}
+
+#[test]
+fn what_was_answered_makes_room_for_requests_and_nothing_else_does() {
+    let long = |fill: u8| {
+        let filler = vec![fill; 8_000 - 100];
+        [&b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\nA: "[..], &filler, b"\r\n\r\n"].concat()
+    };
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    let session = set_up(&mut camera, id, TCP);
+    // As replacement characters it is three times as long; one may always wait.
+    for _ in 0..3 {
+        assert!(camera.send(id, &long(0xff)));
+        assert_eq!(status(&camera.read(id)), 200);
+    }
+    let [play, pause] = ["PLAY", "PAUSE"].map(|method| request(method, &session));
+    camera.send(id, play.as_bytes());
+    for request in [b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n", pause.as_bytes(), play.as_bytes()] {
+        assert!(camera.send(id, request));
+    }
+    assert!(camera.send(id, &long(b'x')));
+    // The answers to all but the last: that waits behind the second PLAY.
+    camera.idr(0, 5, 6);
+    assert_eq!(camera.read(id).matches("RTSP/1.0 200 OK").count(), 3);
+    assert!(!camera.send(id, &long(b'x')), "one is still there");
+}
+
+#[test]
+fn a_client_that_comes_back_gets_the_ports_it_had_before() {
+    for ports in ["5000-5001", "5000-5003", "4998-5001"] {
+        let mut camera = Camera::open();
+        for (peer, ports) in [("192.0.2.7:40000", "5000-5001"), ("192.0.2.7:40001", ports)] {
+            let id = camera.connect(peer);
+            set_up(&mut camera, id, &format!("RTP/AVP;unicast;client_port={ports}"));
+        }
+        assert_eq!(camera.server.counts().sessions, 1, "{ports}");
+        let id = camera.connect("192.0.2.7:40002");
+        set_up(&mut camera, id, "RTP/AVP;unicast;client_port=6000-6001");
+        let id = camera.connect("192.0.2.8:40002");
+        set_up(&mut camera, id, UDP);
+        assert_eq!(camera.server.counts().sessions, 3, "others have theirs");
+    }
+}
+
+#[test]
+fn rtp_info_names_the_url_of_the_setup_but_no_password_and_no_separator() {
+    let plain = "rtsp://cam/main/trackID=0";
+    for (asked, named) in [
+        (plain, plain),
+        ("rtsp://cam/main/TRACKid=0", "rtsp://cam/main/TRACKid=0"),
+        ("rtsp://cam/main?a=1/trackID=0", "rtsp://cam/main?a=1/trackID=0"),
+        ("rtsp://cam/main", plain),
+        ("rtsp://user:password@cam/main/trackID=0", plain),
+        ("rtsp://cam/main?a=1;b=2/trackID=0", plain),
+        ("rtsp://cam/main?a,b/trackID=0", plain),
+        ("/main/trackID=0", "rtsp://192.0.2.1:554/main/trackID=0"),
+    ] {
+        let mut camera = Camera::open();
+        let id = camera.connect("192.0.2.7:40000");
+        let setup = format!("SETUP {asked} RTSP/1.0\r\nCSeq: 1\r\nTransport: {TCP}\r\n\r\n");
+        let answer = camera.ask(id, &setup);
+        let session = header(&answer, "Session").unwrap();
+        camera.send(id, request("PLAY", session).as_bytes());
+        camera.idr(0, 5, 6);
+        let expected = format!("url={named};seq=5;rtptime=6");
+        assert_eq!(header(&camera.read(id), "RTP-Info"), Some(&*expected), "{asked}");
+    }
+}
+
+#[test]
+fn a_track_without_a_path_is_that_of_the_only_stream() {
+    let setup =
+        format!("SETUP rtsp://cam/trackID=0 RTSP/1.0\r\nCSeq: 1\r\nTransport: {TCP}\r\n\r\n");
+    let mut only = Settings { no_auth: true, ..settings() };
+    only.streams[0].paths = vec!["main".to_owned()];
+    for (stream_count, expected) in [(2, 404), (1, 200)] {
+        only.streams.truncate(stream_count);
+        let mut camera = Camera::new(only.clone());
+        let id = camera.connect("192.0.2.7:40000");
+        assert_eq!(camera.status(id, &setup), expected);
+    }
+}
+
+#[test]
+fn only_a_parameter_that_is_set_is_not_understood() {
+    let mut camera = Camera::open();
+    let id = camera.connect("192.0.2.7:40000");
+    for (method, body, expected) in [
+        ("GET_PARAMETER", "", 200),
+        ("GET_PARAMETER", "packets_received\r\n", 200),
+        ("SET_PARAMETER", "", 200),
+        ("SET_PARAMETER", "a: b\r\n", 451),
+    ] {
+        let len = body.len();
+        let head = format!("{method} rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\nContent-Length: {len}");
+        assert_eq!(
+            camera.status(id, &format!("{head}\r\n\r\n{body}")),
+            expected,
+            "{method} {body}"
+        );
+    }
+}
