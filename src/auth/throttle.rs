@@ -164,4 +164,33 @@ mod tests {
         assert_eq!(throttle.turn(at(1), sibling), at(250));
         assert_eq!(throttle.turn(at(1), Ipv6Addr::from_bits(2 << 64).into()), at(1));
     }
+
+    #[test]
+    fn a_full_table_forgets_who_failed_longest_ago_and_nobody_who_is_slowed_down() {
+        let other = |n: u32| IpAddr::from(Ipv6Addr::from_bits(u128::from(n) << 64));
+        let mut throttle = Throttle::default();
+        for _ in 0..10 {
+            throttle.failed(at(9_000), peer());
+        }
+        for n in 1..=255 {
+            throttle.failed(at(10_000 + u64::from(n)), other(n));
+        }
+        assert_eq!(throttle.failed(at(11_000), peer()), at(16_000), "it needs no other's place");
+        assert_eq!(throttle.networks.len(), MAX_NETWORKS);
+        throttle.failed(at(12_000), other(256));
+        assert_eq!(throttle.failed(at(13_000), peer()), at(18_000));
+        let is_known = |n| throttle.networks.contains_key(&other(n));
+        assert_eq!([1, 2, 255, 256].map(is_known), [false, true, true, true]);
+    }
+
+    #[test]
+    fn who_is_slowed_down_no_more_is_looked_at_at_once() {
+        let mut throttle = Throttle::default();
+        for n in 0..10 {
+            throttle.failed(at(n), peer());
+        }
+        throttle.failed(at(59_990), peer());
+        assert_eq!(throttle.turn(at(59_991), peer()), at(60_240));
+        assert_eq!(throttle.turn(at(60_001), peer()), at(60_001));
+    }
 }

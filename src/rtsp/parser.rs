@@ -182,6 +182,7 @@ mod tests {
                 assert!(parser.buffer.len() <= MAX_HEAD_LEN + 1);
                 match parser.parse(&mut piece) {
                     Ok(Some(input)) => {
+                        assert!(inputs.len() < bytes.len(), "there is no end to them");
                         let is_http = matches!(input, Input::Http(_));
                         inputs.push(input);
                         if is_http {
@@ -287,6 +288,17 @@ mod tests {
             let (inputs, error, is_in_message) = feed(&frame, &[]);
             assert_eq!((error, is_in_message), (None, false));
             assert_eq!(inputs.len(), usize::from(len <= MAX_FRAME_LEN), "{len}");
+        }
+    }
+
+    #[test]
+    fn heads_up_to_the_limit_are_read() {
+        let line = "OPTIONS * RTSP/1.0\r\nA: ";
+        for len in MAX_HEAD_LEN - 2..MAX_HEAD_LEN + 3 {
+            let head = format!("{line}{}\r\n\r\n", "b".repeat(len - line.len() - 4));
+            let (inputs, error, _) = feed(head.as_bytes(), &[]);
+            let expected = (len > MAX_HEAD_LEN).then_some(Error::HeadTooLong);
+            assert_eq!((inputs.len(), error), (usize::from(len <= MAX_HEAD_LEN), expected));
         }
     }
 

@@ -131,9 +131,15 @@ mod tests {
             assert_eq!(SessionId::parse(&format!(" {text} ;timeout=60")), Some(id));
             assert!(!format!("{id:?}").contains(&text));
         }
+        assert_eq!(format!("{:?}", SessionId(0x9f3c_5a7e << 96)), "SessionId(9f3c5a7e..)");
         let multibyte = "é".repeat(16);
         for text in ["", "0", ";timeout=60", "+0000000000000000000000000000001", &multibyte] {
             assert_eq!(SessionId::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn one_place_is_kept_for_an_admin_unless_there_is_only_one() {
+        assert_eq!([0, 1, 2, 64].map(viewers_max), [0, 1, 1, 63]);
     }
 }

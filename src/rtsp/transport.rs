@@ -257,9 +257,12 @@ mod tests {
         let specific = Offer { group: Some(specific), ..ALL };
         let answer = reply("RTP/AVP;multicast", specific).unwrap();
         assert!(answer.ends_with(";ttl=3;source=192.0.2.1"), "{answer}");
-        for header in
-            ["RTP/AVP/TCP;multicast", "RTP/SAVP;multicast", "RTP/AVP;multicast;mode=record"]
-        {
+        for header in [
+            "RTP/AVP/TCP;multicast",
+            "RTP/SAVP;multicast",
+            "RTP/AVP;multicast;mode=record",
+            "RTP/AVP;unicast",
+        ] {
             assert_eq!(reply(header, both), None, "{header}");
         }
         assert_eq!(reply("RTP/AVP;multicast", ALL), None);

@@ -225,7 +225,9 @@ fn connections_that_nobody_closes_do_not_pile_up() {
         refused += usize::from(result == Err(Refused::TooMany));
         camera.drain();
     }
-    assert!(refused > 9_000 && camera.server.counts().connections < 100);
+    // Two for each viewer and two for each stranger.
+    assert_eq!(camera.server.counts().connections, 2 * 4 + 2 * MAX_PENDING);
+    assert_eq!(refused, 10_000 - camera.server.counts().connections);
 }
 
 #[test]
@@ -323,8 +325,11 @@ fn a_receiver_that_says_bye_is_gone_soon_unless_it_says_something_else() {
     camera.server.alive(camera.now, session);
     camera.pass(SESSION_TIMEOUT - Duration::from_millis(1));
     assert_eq!(camera.events.len(), 0);
+    camera.server.alive(camera.now, session);
     camera.server.leaving(camera.now, session);
-    camera.pass(LEAVING_TIMEOUT);
+    camera.pass(LEAVING_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(camera.server.counts().sessions, 1);
+    camera.pass(Duration::from_millis(1));
     let ended = Event::Teardown { session, why: Ending::TimedOut };
     assert!(camera.events.drain(..).any(|event| event == ended));
     // A connection that is open says more than a BYE in it.
@@ -382,7 +387,9 @@ fn a_description_says_what_a_stream_was_measured_to_need() {
     let mut camera = Camera::open();
     let id = camera.connect("192.0.2.7:40000");
     let describe = "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n";
-    for (measured, said, version) in [(1, 2_000, 1), (2_500, 2_500, 2), (2_400, 2_500, 2)] {
+    for (measured, said, version) in
+        [(1, 2_000, 1), (2_000, 2_000, 1), (2_500, 2_500, 2), (2_500, 2_500, 2), (2_400, 2_500, 2)]
+    {
         camera.server.bandwidth(0, measured);
         let answer = camera.ask(id, describe);
         assert!(answer.contains(&format!("\r\nb=AS:{said}\r\n")), "{answer}");
@@ -547,4 +554,15 @@ fn only_a_parameter_that_is_set_is_not_understood() {
             "{method} {body}"
         );
     }
+}
+
+#[test]
+fn what_is_to_be_written_to_a_connection_goes_with_it_and_nothing_else() {
+    let mut camera = Camera::open();
+    let ids = ["192.0.2.7:1", "192.0.2.8:1", "192.0.2.9:1"].map(|peer| camera.connect(peer));
+    for id in ids {
+        camera.server.receive(camera.now, id, b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").unwrap();
+    }
+    camera.disconnect(ids[1]);
+    assert_eq!(ids.map(|id| status(&camera.read(id))), [200, 0, 200]);
 }

@@ -308,3 +308,20 @@ fn both_halves_of_strangers_count_as_strangers() {
         assert!(opened - closed <= MAX_PENDING, "{opened} {closed}");
     }
 }
+
+#[test]
+fn strangers_never_take_the_place_of_a_tunnel_with_a_session() {
+    let mut camera = Camera::open();
+    let way = tunnel(&mut camera);
+    play(&mut camera, way);
+    for n in 0..2 * MAX_PENDING {
+        camera.pass(Duration::from_millis(1));
+        camera.connect(&format!("10.0.0.{n}:40000"));
+        for event in std::mem::take(&mut camera.events) {
+            let Event::Close { connection } = event else { panic!("{event:?}") };
+            assert!(![way.0, way.1].contains(&connection));
+            camera.disconnect(connection);
+        }
+    }
+    assert_eq!(camera.server.counts().connections, MAX_PENDING + 2);
+}
