@@ -164,15 +164,16 @@ impl Queue {
         let mut unsent = self.discard_unstarted(path, false);
         unsent.images = 0;
         if let Some(Item { kind: Kind::Image { image, end, .. }, sent }) = self.items.front_mut() {
+            // It has begun, or it would be gone by now.
             let kept = match path {
                 Path::Datagram => *sent,
                 // Up to the end of the packet that has begun.
-                Path::Stream => image.packet_at((*sent).saturating_sub(1)) + usize::from(*sent > 0),
+                Path::Stream => image.packet_at((*sent).saturating_sub(1)) + 1,
             };
             let rest = kept..image.packet_count();
             unsent.packets += u32::try_from(rest.len()).unwrap_or(0);
             unsent.octets += image.payload_octets(rest);
-            *end = kept.checked_sub(1).map_or(0, |last| image.packet_end(last));
+            *end = image.packet_end(kept.saturating_sub(1));
         }
         if path == Path::Datagram {
             self.items.retain(|item| !item.is_image());
