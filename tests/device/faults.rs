@@ -9,6 +9,7 @@ use super::bench::{Bench, SMALL, next, try_next};
 pub(super) const CHECKS: &[(&str, Check)] = &[
     ("frames_that_the_driver_dropped_are_counted", dropped),
     ("damaged_buffers_are_counted_and_not_delivered", damaged),
+    ("buffers_that_the_driver_did_not_take_back_are_not_lost", not_taken_back),
     ("a_refused_start_is_told_and_leaves_nothing_behind", refused_start),
     ("a_fatal_error_ends_the_stream_and_reopening_heals_it", fatal),
     ("an_unplugged_camera_is_gone", unplugged),
@@ -44,6 +45,17 @@ fn damaged(bench: &Bench) {
     }
     println!("  5 damaged: {gaps} lost");
     assert!(gaps >= 5, "{gaps}");
+}
+
+/// As often as there are buffers, and more.
+fn not_taken_back(bench: &Bench) {
+    let mut camera = bench.camera();
+    for _ in 0..8 {
+        drop(next(&mut camera));
+        bench.set("inject_vidioc_qbuf_error", 1);
+        drop(next(&mut camera));
+    }
+    drop(next(&mut camera));
 }
 
 fn refused_start(bench: &Bench) {

@@ -48,7 +48,9 @@ impl Queue {
             .map(|index| map_buffer(fd.as_fd(), kind, index))
             .collect::<Result<Vec<_>, _>>()
             .inspect_err(|_| release_buffers(fd.as_fd(), kind))?;
-        let generation = Generation { fd: Mutex::new(Some(Arc::clone(&fd))), kind, buffers };
+        let refused = Mutex::new(Vec::with_capacity(buffers.len()));
+        let generation =
+            Generation { fd: Mutex::new(Some(Arc::clone(&fd))), kind, buffers, refused };
         // From here on `Queue::drop` gives the buffers back.
         let queue = Self { fd, generation: Arc::new(generation) };
         for index in 0..given {
@@ -96,6 +98,7 @@ impl Queue {
     ///
     /// One system call, no allocation; the lease's drop is one more call.
     pub fn dequeue(&self) -> Result<Option<Lease>, Error> {
+        self.give_back();
         let kind = self.generation.kind;
         let mut planes = [plane_zeroed(); MAX_PLANES];
         let mut raw = buffer(kind, 0);
@@ -120,6 +123,13 @@ impl Queue {
             is_damaged: raw.flags & abi::V4L2_BUF_FLAG_ERROR != 0,
         }))
     }
+
+    /// Offers the driver again what it did not take back: it could soon have nothing to fill.
+    fn give_back(&self) {
+        let Generation { kind, .. } = *self.generation;
+        let is_refused = |&index: &u32| queue_buffer(self.fd.as_fd(), kind, index).is_err();
+        self.generation.refused().retain(is_refused);
+    }
 }
 
 impl Drop for Queue {
@@ -142,12 +152,19 @@ struct Generation {
     kind: abi::v4l2_buf_type,
     /// By buffer index, then by memory plane.
     buffers: Vec<Vec<Mapping>>,
+    /// Buffers that are neither leased nor with the driver, which refused them. Has room for all.
+    refused: Mutex<Vec<u32>>,
 }
 
 impl Generation {
     fn fd(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
         // A poisoned lock holds a descriptor as good as any: nothing in here is half-changed.
         self.fd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Vec<u32>> {
+        // As above.
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -209,6 +226,7 @@ impl Drop for Lease {
         let Some(fd) = fd.as_ref() else { return };
         if let Err(error) = queue_buffer(fd.as_fd(), self.generation.kind, self.index) {
             log::debug!("capture: {error}");
+            self.generation.refused().push(self.index);
         }
     }
 }
