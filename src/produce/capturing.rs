@@ -12,6 +12,7 @@ use nix::sys::time::TimeSpec;
 
 use super::Reopen;
 use super::intake::Intake;
+use super::loss::Loss;
 use crate::capture::{Error, RawSource, Source, Wait};
 use crate::stats::Pipeline;
 use crate::sys::{Wake, clock, process};
@@ -25,6 +26,16 @@ pub(super) struct Tools {
     pub(super) is_reopen_wanted: Arc<AtomicBool>,
     pub(super) stats: Arc<Pipeline>,
     pub(super) stop: Arc<Wake>,
+    pub(super) loss: Arc<Loss>,
+}
+
+impl Tools {
+    /// The source has given a picture.
+    pub(super) fn is_there(&self) {
+        if let Some(gone) = self.loss.end(clock::now()) {
+            info!("capture: the source is back after_ms={}", gone.as_millis());
+        }
+    }
 }
 
 pub(super) struct Capturing {
@@ -117,6 +128,7 @@ impl Capturing {
             }
             while let Some(frame) = source.capture(clock::now()).map_err(Failure::Source)? {
                 last_picture = clock::now();
+                self.tools.is_there();
                 stats.captured.increment();
                 if self.intake.frames.put(frame).is_some() {
                     stats.superseded.increment();
@@ -197,26 +209,22 @@ pub(super) fn reopen<T>(
     pick: impl Fn(Source) -> Option<T>,
     (is_needed, refused): (impl Fn() -> bool, impl Fn(&Error)),
 ) -> Option<T> {
-    let lost = clock::now();
-    let mut pause = match failure {
-        Failure::Changed => Duration::ZERO,
-        _ => {
-            warn!("capture: lost the source reason=\"{failure}\"");
-            REOPEN_FIRST
-        }
-    };
+    let is_changed = matches!(failure, Failure::Changed);
+    if tools.loss.begin(clock::now(), is_changed) && !is_changed {
+        warn!("capture: lost the source reason=\"{failure}\"");
+    } else {
+        log::debug!("capture: not back reason=\"{failure}\"");
+    }
     loop {
         if !is_needed() {
             return None;
         }
-        if let Polled::Stop = poll(None, tools.stop.as_fd(), pause) {
+        if let Polled::Stop = poll(None, tools.stop.as_fd(), tools.loss.pause()) {
             return None;
         }
         tools.is_reopen_wanted.store(false, Ordering::Relaxed);
         match (tools.reopen)().map(&pick) {
             Ok(Some(source)) => {
-                let gone = clock::now().since(lost);
-                info!("capture: the source is back after_ms={}", gone.as_millis());
                 tools.stats.reopened.increment();
                 return Some(source);
             }
@@ -226,7 +234,6 @@ pub(super) fn reopen<T>(
                 refused(&error);
             }
         }
-        pause = (pause * 2).clamp(REOPEN_FIRST, REOPEN_MAX);
     }
 }
 
@@ -234,9 +241,6 @@ pub(super) fn reopen<T>(
 const STALL_MIN: Duration = Duration::from_secs(1);
 /// Between two signs of life of this thread.
 const COME_BY: Duration = Duration::from_secs(1);
-const REOPEN_FIRST: Duration = Duration::from_millis(100);
-/// Back within two seconds of the camera's return.
-const REOPEN_MAX: Duration = Duration::from_millis(1_600);
 
 #[cfg(test)]
 mod tests {
@@ -312,6 +316,7 @@ mod tests {
             is_reopen_wanted: Arc::default(),
             stats: Arc::clone(&stats),
             stop: Arc::clone(&stop),
+            loss: Arc::default(),
         };
         let capturing = Capturing { source: Some(first), intake: Arc::clone(&intake), tools };
         let thread = thread::spawn(move || capturing.run());

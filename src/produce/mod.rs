@@ -19,6 +19,7 @@ mod encoders;
 mod encoding;
 mod intake;
 mod lane;
+mod loss;
 mod pace;
 mod passing;
 mod placeholder;
@@ -180,7 +181,8 @@ pub fn start(
     let Shared { mut outlets, wake, stop, notices, control, motion } = shared;
     let main = Arc::clone(&outlets.first().expect("a camera has a stream").stats);
     let is_reopen_wanted = control.is_reopen_wanted;
-    let tools = capturing::Tools { reopen, is_reopen_wanted, stats: Arc::clone(&main), stop };
+    let (stats, loss) = (Arc::clone(&main), Arc::default());
+    let tools = capturing::Tools { reopen, is_reopen_wanted, stats, stop, loss };
     let tell = Tell { wake, notices, stills: control.pictures, main };
     match source {
         Source::Coded(source) => {

@@ -135,6 +135,7 @@ impl Passing {
         if published == Published::Yes {
             stats.captured.increment();
             stats.encoded.increment();
+            self.tools.is_there();
             self.tell.wake.wake();
             self.say_ready();
         }
