@@ -6,7 +6,7 @@
 //! Not implemented: reordering, jitter buffers, more than one stream. This client only listens.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -152,7 +152,7 @@ impl Client {
         let transport = match lower {
             Lower::Tcp => "RTP/AVP/TCP;unicast;interleaved=0-1".to_owned(),
             Lower::Udp => {
-                let pair = udp_pair();
+                let pair = udp_pair(self.stream.local_addr().unwrap().ip());
                 let [rtp, rtcp] = [0, 1].map(|i: usize| pair[i].local_addr().unwrap().port());
                 self.udp = Some(pair);
                 format!("RTP/AVP;unicast;client_port={rtp}-{rtcp}")
@@ -264,11 +264,11 @@ impl Client {
 }
 
 /// Binds an even port and the odd one above it (RFC 3550 11).
-fn udp_pair() -> [UdpSocket; 2] {
+fn udp_pair(address: IpAddr) -> [UdpSocket; 2] {
     let bound = (0..64).find_map(|_| {
-        let first = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let first = UdpSocket::bind((address, 0)).unwrap();
         let port = first.local_addr().unwrap().port();
-        let second = UdpSocket::bind(("127.0.0.1", port ^ 1)).ok()?;
+        let second = UdpSocket::bind((address, port ^ 1)).ok()?;
         Some(if port.is_multiple_of(2) { [first, second] } else { [second, first] })
     });
     let pair = bound.expect("a free pair of ports");
