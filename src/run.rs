@@ -274,19 +274,14 @@ fn act_on_signals(signals: &Signals, has_file: bool) -> anyhow::Result<()> {
                 Some(live) if signal == Signal::SIGHUP => live.reload(),
                 None if signal == Signal::SIGHUP => {}
                 _ => {
-                    info!("run: ending signal={signal}");
                     signals.stop.wake();
+                    info!("run: ending signal={signal}");
                     break;
                 }
             }
         }
-        // The second one does not wait for anybody.
-        let impatient = move || {
-            while awaited.wait().is_ok_and(|signal| signal == Signal::SIGHUP) {}
-            std::process::exit(1);
-        };
-        let _ = thread::Builder::new().name("signals".into()).spawn(impatient);
-        // Nor does the first for a thread that a driver holds: the viewers have been told by now.
+        // Further ones change nothing: viewers are to be told in any case. That is done by now, and
+        // a thread that a driver holds is not waited for.
         thread::park_timeout(ENDING_MAX);
         warn!("run: ending without a thread that does not answer");
         std::process::exit(0);
@@ -447,6 +442,6 @@ const MAIN_PATHS: [&str; 3] = ["main", "", "stream1"];
 const SUB_PATHS: [&str; 2] = ["sub", "stream2"];
 /// Half a second of 2 Mbit/s.
 const SEND_BUFFER_MIN: usize = 128 << 10;
-/// From the first signal to the end, whoever is not ready for it.
+/// From the signal to the end, whoever is not ready for it.
 const ENDING_MAX: Duration = Duration::from_millis(900);
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
