@@ -1,8 +1,11 @@
-//! Keeps the newest lines of the log, for whoever asks later.
+//! Keeps the newest lines of the log, for whoever asks later, and waits for nobody who reads them.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::stats::Counter;
 
@@ -38,20 +41,34 @@ impl Recent {
         ([first, second].concat(), self.missed.get())
     }
 
-    /// A log that goes to stderr and is kept here.
+    /// A log that goes to stderr, as far as that takes it at once, and is kept here.
     #[must_use]
     pub fn and_stderr(self: &Arc<Self>) -> impl Write + Send + use<> {
-        Tee(Arc::clone(self))
+        Tee { recent: Arc::clone(self), left_out: 0 }
     }
 }
 
-struct Tee(Arc<Recent>);
+struct Tee {
+    recent: Arc<Recent>,
+    /// Lines since stderr was last written to, because nobody reads it.
+    left_out: u64,
+}
 
 impl Write for Tee {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.push(line);
-        // Whether or not anybody reads stderr.
-        io::stderr().write_all(line)?;
+        self.recent.push(line);
+        // Every thread writes here, that which serves as well: none may wait for a reader.
+        if !has_room() {
+            self.left_out += 1;
+            return Ok(line.len());
+        }
+        if self.left_out > 0 {
+            let count = std::mem::take(&mut self.left_out);
+            writeln!(io::stderr(), "{count} lines that nobody read are left out here")?;
+        }
+        for piece in line.chunks(PIECE_LEN).take_while(|_| has_room()) {
+            io::stderr().write_all(piece)?;
+        }
         Ok(line.len())
     }
 
@@ -60,6 +77,15 @@ impl Write for Tee {
     }
 }
 
+/// Whether stderr takes a piece without making anybody wait.
+fn has_room() -> bool {
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// What a pipe takes whole when poll(2) says that it has room (PIPE_BUF, pipe(7)).
+const PIECE_LEN: usize = 4_096;
 /// HOSTILE's limit: some 600 lines.
 const MAX_LEN: usize = 64 << 10;
 
