@@ -85,13 +85,16 @@ fn make(certificate: &Path, key: &Path, hostname: &str) -> anyhow::Result<()> {
         return Ok(write_new(key, &text, 0o600)?);
     }
     write_new(key, secret, 0o600)?;
-    Ok(write_new(certificate, public, 0o644)?)
+    // A key alone would keep every later start from making a pair.
+    write_new(certificate, public, 0o644).inspect_err(|_| drop(fs::remove_file(key)))?;
+    Ok(())
 }
 
+/// Makes a file, whole or not at all.
 fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.inspect_err(|_| drop(fs::remove_file(path)))
 }
 
 const KEY_BEGINS: &str = "-----BEGIN PRIVATE KEY";
