@@ -51,6 +51,7 @@ impl Encoding {
     fn encode(&mut self) -> Result<(), Error> {
         let mut last_picture = clock::now();
         loop {
+            let asked = clock::now();
             let taken = self.intake.frames.take(POLL);
             self.take_changes();
             match taken {
@@ -62,6 +63,10 @@ impl Encoding {
                 },
                 // Thread 1 would say so, unless a driver holds it.
                 Taken::TimedOut if is_stopped(&self.tools.stop) => return Ok(()),
+                // The whole process stood still: thread 1 has yet to come by.
+                Taken::TimedOut if clock::now().since(asked) >= PAUSED => {
+                    last_picture = clock::now();
+                }
                 Taken::TimedOut => self.miss(last_picture)?,
                 Taken::Closed => return Ok(()),
             }
@@ -170,5 +175,7 @@ impl Encoding {
 
 /// Between two looks at whether the source is well.
 const POLL: Duration = Duration::from_millis(200);
+/// A look that took so much longer was no fault of the source's.
+const PAUSED: Duration = Duration::from_secs(1);
 /// When an abandoned thread 1 still has the device after this time, only a fresh process helps.
 const HOPELESS_AFTER: Duration = Duration::from_secs(20);
