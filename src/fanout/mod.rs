@@ -334,9 +334,16 @@ impl Fanout {
                 Some(deadline) if deadline <= now => {}
                 _ => continue,
             }
-            if viewer.progress + STALL_DEADLINE > now {
+            let stalled_at = viewer.progress + STALL_DEADLINE;
+            if stalled_at > now {
                 viewer.state = State::Idle;
                 self.make_ready(index);
+            } else if stalled_at + STOOD_STILL <= now {
+                viewer.progress = now;
+                if matches!(viewer.state, State::Paced(_)) {
+                    viewer.state = State::Idle;
+                    self.make_ready(index);
+                }
             } else {
                 viewer.queue.clear();
                 viewer.progress = now;
@@ -425,6 +432,9 @@ impl Counts {
 
 /// How long a viewer may take nothing while something waits for it.
 pub const STALL_DEADLINE: Duration = Duration::from_secs(10);
+/// A deadline that is found out about so late was missed because the whole process stood still, the
+/// viewer's next chance with it: he gets another.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 /// Packets that go to a UDP viewer at once: 44 kB, a fifth of a default receive buffer.
 const BURST_PACKETS: usize = 32;
 /// Between two bursts: a 200 kB picture takes 8 ms.

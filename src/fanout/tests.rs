@@ -201,6 +201,30 @@ fn a_viewer_that_takes_nothing_is_given_up_after_the_stall_deadline() {
 }
 
 #[test]
+fn a_process_that_stood_still_gives_up_on_nobody() {
+    let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
+    let viewers = [Path::Stream, Path::Datagram].map(|path| fanout.add(camera.now, path));
+    viewers.iter().for_each(|&viewer| fanout.play(viewer, 0));
+    fanout.offer(camera.now, 0, &camera.next(100));
+    while let Some(transmit) = fanout.poll_transmit() {
+        fanout.sent(camera.now, transmit.viewer, Sent::WouldBlock);
+    }
+    let later = camera.now + Duration::from_secs(15);
+    fanout.handle_timeout(later);
+    assert_eq!(fanout.poll_event(), None);
+    fanout.writable(viewers[0]);
+    let sent = drain(&mut fanout, later, EVERYTHING);
+    assert!(viewers.iter().all(|viewer| sent.iter().any(|(to, _)| to == viewer)));
+    // The one who takes nothing after that has only himself to blame.
+    fanout.offer(later, 0, &camera.next(100));
+    while let Some(transmit) = fanout.poll_transmit() {
+        fanout.sent(later, transmit.viewer, Sent::WouldBlock);
+    }
+    fanout.handle_timeout(later + STALL_DEADLINE);
+    assert_eq!(fanout.poll_event(), Some(Event::Stalled(viewers[0])));
+}
+
+#[test]
 fn a_viewer_that_is_stopped_gets_the_rest_of_its_packet_and_no_more() {
     for cut in 0..4_200 {
         let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
