@@ -210,7 +210,8 @@ impl Default for ImagePool {
 }
 
 impl ImagePool {
-    /// Lets `write` fill an image that nobody holds; `None` when [`MAX_IMAGES`] are all held.
+    /// Lets `write` fill an image that nobody holds; `None` when [`MAX_IMAGES`] are all held, or
+    /// fewer for which memory is left.
     ///
     /// # Cost
     ///
@@ -220,7 +221,7 @@ impl ImagePool {
         let free = self.images.iter_mut().position(|image| Arc::get_mut(image).is_some());
         let index = match free {
             Some(index) => index,
-            None if self.images.len() < MAX_IMAGES => {
+            None if self.images.len() < MAX_IMAGES && has_spare(self.capacity.bytes) => {
                 self.images.push(Arc::new(WireImage::with_room(self.capacity)));
                 self.images.len() - 1
             }
@@ -239,6 +240,16 @@ impl ImagePool {
     }
 }
 
+/// Whether there is memory for so many bytes more, and then some: an image is not worth what cannot
+/// be done without, for which there is no asking.
+fn has_spare(len: usize) -> bool {
+    let mut spare = Vec::<u8>::new();
+    let is_there = spare.try_reserve_exact(len + SPARE_LEN).is_ok();
+    // Or the compiler leaves out both the asking and the giving back.
+    std::hint::black_box(&spare);
+    is_there
+}
+
 /// Fixed part of the RTP header (RFC 3550 5.1): no CSRC, no extension.
 pub(super) const HEADER_LEN: usize = 12;
 const VERSION_2: u8 = 2 << 6;
@@ -250,6 +261,8 @@ const MAX_RUN_LEN: usize = 65_000;
 /// Images alive at once: two GOPs of one second at 60 fps, and a started one for each of many
 /// stalled viewers. Past it the access unit is dropped for everybody.
 const MAX_IMAGES: usize = 256;
+/// Left for connections, sessions and replies when there is no memory for images.
+const SPARE_LEN: usize = 2 << 20;
 /// Images made before they are needed: for viewers that lag by half a second.
 const IMAGES_AT_FIRST: usize = 16;
 

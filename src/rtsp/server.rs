@@ -84,6 +84,8 @@ pub enum Refused {
     TooManyFromAddress,
     #[error("too many connections")]
     TooMany,
+    #[error("no memory for a connection")]
+    NoMemory,
 }
 
 impl Refused {
@@ -95,6 +97,7 @@ impl Refused {
                 "Service Unavailable (too many connections from one address)"
             }
             Self::TooMany => "Service Unavailable (too many connections)",
+            Self::NoMemory => "Service Unavailable (no memory)",
         };
         Response::new(503, reason).header("Retry-After", IDLE_TIMEOUT.as_secs()).emit(None)
     }

@@ -116,7 +116,11 @@ impl Hub {
         peer: SocketAddr,
         local: SocketAddr,
     ) -> Result<(ConnectionId, ViewerId), rtsp::Refused> {
-        let accepted = self.server.accept(now, peer, local);
+        let accepted = if has_memory_for_one_more() {
+            self.server.accept(now, peer, local)
+        } else {
+            Err(rtsp::Refused::NoMemory)
+        };
         // The newcomer may have taken the place of the stranger who was quiet longest.
         self.follow_server(now, wall);
         let connection = accepted.inspect_err(|refused| {
@@ -361,3 +365,16 @@ impl Hub {
         self.targets.remove(&viewer);
     }
 }
+
+/// Whether a newcomer leaves memory for those who are there: most of what they need cannot be asked
+/// for, and ends the process when it is not there.
+fn has_memory_for_one_more() -> bool {
+    let mut room = Vec::<u8>::new();
+    let is_there = room.try_reserve_exact(MEMORY_OF_ONE).is_ok();
+    // Or the compiler leaves out both the asking and the giving back.
+    std::hint::black_box(&room);
+    is_there
+}
+
+/// More than a connection, its session and its TLS take, and half of what images have to leave.
+const MEMORY_OF_ONE: usize = 1 << 20;
