@@ -122,10 +122,11 @@ impl NtpTimestamp {
         Self(low_64(i128::from(self.0) + fixed))
     }
 
-    /// Microseconds from `earlier` to `self`, negative when `self` is the earlier one.
+    /// Microseconds from `earlier` to `self`, negative when `self` is the earlier one: whichever is
+    /// nearer, so that an era may end in between (RFC 5905 6).
     #[must_use]
     pub fn micros_since(self, earlier: Self) -> i64 {
-        let fixed = i128::from(self.0) - i128::from(earlier.0);
+        let fixed = i128::from(self.0.wrapping_sub(earlier.0).cast_signed());
         i64::try_from((fixed * 1_000_000) >> 32).unwrap_or(i64::MAX)
     }
 }
@@ -172,6 +173,36 @@ mod tests {
         let a = RtpTimestamp::at(Instant::from_micros(years), 0);
         let b = RtpTimestamp::at(Instant::from_micros(years + 33_333), 0);
         assert!((2_999..=3_000).contains(&b.0.wrapping_sub(a.0)));
+    }
+
+    #[test]
+    fn a_second_is_a_second_at_every_wrap_of_every_counter() {
+        let second = Duration::from_secs(1);
+        // In microseconds: 2^31 and 2^32 of them, of milliseconds (49.7 days) and of seconds; 2^31
+        // and 2^32 ticks of 90 kHz (13 h 15 min); 2^63 ns.
+        let halves = [1_u64, 1_000, 1_000_000].map(|unit| unit << 31);
+        let wraps = halves.into_iter().chain([(1 << 31) / 9 * 100, (1 << 63) / 1_000]);
+        for wrap in wraps.flat_map(|half| [half, 2 * half]) {
+            for micros in (wrap - 1_500_000..=wrap + 500_000).step_by(100_003) {
+                let (before, after) =
+                    (Instant::from_micros(micros), Instant::from_micros(micros) + second);
+                assert_eq!((after.since(before), after - second), (second, before), "{micros}");
+                assert!(after > before);
+                let [before, after] = [before, after].map(|at| RtpTimestamp::at(at, u32::MAX - 7));
+                assert_eq!(after.0.wrapping_sub(before.0), RtpTimestamp::HZ, "{micros}");
+            }
+        }
+        // Unix times: the 2^31st second (2038), the end of NTP's era 0 (2036), the 2^32nd (2106).
+        for wrap in [1_u64 << 31, (1 << 32) - UNIX_EPOCH_IN_NTP_S, 1 << 32] {
+            for millis in (wrap * 1_000 - 1_500..=wrap * 1_000 + 500).step_by(100) {
+                let before = NtpTimestamp::from_unix(Duration::from_millis(millis));
+                let after = NtpTimestamp::from_unix(Duration::from_millis(millis + 1_000));
+                assert_eq!(after.0.wrapping_sub(before.0), 1 << 32, "{millis}");
+                assert_eq!(after.micros_since(before), 1_000_000, "{millis}");
+                assert_eq!(before.micros_since(after), -1_000_000, "{millis}");
+                assert_eq!(before.offset_by_micros(1_000_000), after, "{millis}");
+            }
+        }
     }
 
     #[test]

@@ -333,3 +333,53 @@ fn a_stream_that_needs_more_than_it_was_said_to_says_so_later() {
     let said: u32 = said.parse().unwrap();
     assert!((5_000..8_000).contains(&said), "{said}");
 }
+
+/// All that is sent in two minutes around `wrap`, without what is of that moment alone.
+fn two_minutes_around(wrap: u64) -> Vec<(u8, usize, u32, u32)> {
+    let mut world = World::new();
+    // On a whole tick of 90 kHz, so that timestamps are rounded alike.
+    world.now = Instant::from_micros((wrap - 20_000_000) / 100 * 100);
+    let first = crate::time::RtpTimestamp::at(world.now, 9).0;
+    let ids = [7, 8].map(|n| world.connect(&format!("192.0.2.{n}:40000")));
+    world.play(ids[0], "RTP/AVP/TCP;unicast;interleaved=0-1");
+    world.play(ids[1], "RTP/AVP;unicast;client_port=5000-5001");
+    for picture in 0..750 {
+        world.picture(picture % 25 == 0);
+    }
+    // One is never heard of again; his reports end with his session.
+    let wall = world.wall();
+    world.hub.disconnected(world.now, wall, ids[1]);
+    world.pass(Duration::from_secs(95));
+    assert_eq!(world.stats.endings.of(Ending::TimedOut).get(), 1, "at {wrap}");
+    let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+    let seen = |(target, bytes): (Target, Vec<u8>)| {
+        let is_stream = matches!(target, Target::Connection(..));
+        let packet = if is_stream { bytes.get(4..).filter(|_| bytes[0] == b'$')? } else { &bytes };
+        let (kind, sequence) = (packet[1], number(&packet[0..4]) & 0xffff);
+        Some(match kind {
+            200 => (
+                kind,
+                bytes.len(),
+                number(&packet[16..20]).wrapping_sub(first),
+                number(&packet[20..24]),
+            ),
+            _ => (kind, bytes.len(), number(&packet[4..8]).wrapping_sub(first), sequence),
+        })
+    };
+    std::mem::take(&mut world.sent).into_iter().filter_map(seen).collect()
+}
+
+#[test]
+fn timers_and_packets_do_not_notice_how_long_the_machine_is_up() {
+    let young = two_minutes_around(1_000_000_000);
+    let kinds =
+        |wanted: u8| young.iter().filter(|(kind, ..)| *kind & 0x7f == wanted & 0x7f).count();
+    assert!(young.len() > 1_500 && kinds(200) > 10, "{} {}", young.len(), kinds(200));
+    // 2^31 and 2^32 ticks of 90 kHz, microseconds, milliseconds and seconds; 2^63 ns.
+    let ticks = (1_u64 << 31) / 9 * 100;
+    for half in [ticks, 1 << 31, 1_000 << 31, 1_000_000 << 31, (1 << 63) / 1_000] {
+        for wrap in [half, 2 * half] {
+            assert!(two_minutes_around(wrap) == young, "at {wrap} us");
+        }
+    }
+}
