@@ -1,5 +1,6 @@
 //! The threads with sources that fail, hang and come back; on the real clock, because they have it.
 
+use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -21,17 +22,27 @@ enum Mood {
     Gone,
     /// Does not return from a call, until it may.
     Hangs,
+    /// Fails once.
+    Flickers,
+    /// Has nothing to say, until it is opened again.
+    Silent,
 }
 
 #[derive(Clone, Debug)]
 struct Camera {
     mood: Arc<Mutex<Mood>>,
     size: Arc<Mutex<(u32, u32)>>,
+    /// A device that is never readable.
+    silence: Arc<Wake>,
 }
 
 impl Camera {
     fn new() -> Self {
-        Self { mood: Arc::new(Mutex::new(Mood::Well)), size: Arc::new(Mutex::new((160, 96))) }
+        Self {
+            mood: Arc::new(Mutex::new(Mood::Well)),
+            size: Arc::new(Mutex::new((160, 96))),
+            silence: Arc::new(Wake::new().unwrap()),
+        }
     }
 
     fn be(&self, mood: Mood) {
@@ -43,21 +54,34 @@ impl Camera {
         while hangs() {
             pause(5);
         }
-        match *self.mood.lock().unwrap() {
-            Mood::Gone => Err(CaptureError::Gone { device: "/dev/video0".into() }),
-            _ => Ok(()),
+        let mut mood = self.mood.lock().unwrap();
+        let is_gone = matches!(*mood, Mood::Gone | Mood::Flickers);
+        if *mood == Mood::Flickers {
+            *mood = Mood::Well;
         }
+        if is_gone { Err(CaptureError::Gone { device: "/dev/video0".into() }) } else { Ok(()) }
+    }
+
+    fn is_silent(&self) -> bool {
+        *self.mood.lock().unwrap() == Mood::Silent
+    }
+
+    fn open(&self) -> Result<(), CaptureError> {
+        if self.is_silent() {
+            self.be(Mood::Well);
+        }
+        self.check()
     }
 
     fn raw(&self) -> Result<Source, CaptureError> {
-        self.check()?;
+        self.open()?;
         let (width, height) = *self.size.lock().unwrap();
         let pattern = Pattern::new(width, height, 30.0);
         Ok(Source::Raw(Box::new(Raw { camera: self.clone(), pattern })))
     }
 
     fn coded(&self) -> Result<Source, CaptureError> {
-        self.check()?;
+        self.open()?;
         let (width, height) = *self.size.lock().unwrap();
         let settings = encode_settings(30.0);
         Ok(Source::Coded(Box::new(Coded {
@@ -81,11 +105,17 @@ impl RawSource for Raw {
     }
 
     fn wait(&self) -> Wait<'_> {
+        if self.camera.is_silent() {
+            return Wait::Readable(self.camera.silence.as_fd());
+        }
         self.pattern.wait()
     }
 
     fn capture(&mut self, now: Instant) -> Result<Option<RawFrame>, CaptureError> {
         self.camera.check()?;
+        if self.camera.is_silent() {
+            return Ok(None);
+        }
         self.pattern.capture(now)
     }
 
@@ -104,6 +134,9 @@ struct Coded {
 
 impl CodedSource for Coded {
     fn wait(&self) -> Wait<'_> {
+        if self.camera.is_silent() {
+            return Wait::Readable(self.camera.silence.as_fd());
+        }
         self.pattern.wait()
     }
 
@@ -113,6 +146,9 @@ impl CodedSource for Coded {
 
     fn capture(&mut self, now: Instant, unit: &mut AccessUnit) -> Result<bool, CaptureError> {
         self.camera.check()?;
+        if self.camera.is_silent() {
+            return Ok(false);
+        }
         let Some(raw) = self.pattern.capture(now)? else { return Ok(false) };
         let is_asked = std::mem::take(&mut self.is_idr_asked);
         self.encoder.encode(&raw.frame(), is_asked, unit).unwrap();
@@ -191,6 +227,12 @@ fn run(source: Source, reopen: Reopen, streams: Vec<Stream>) -> Run {
 fn run_raw(camera: &Camera, streams: Vec<Stream>) -> Run {
     let again = camera.clone();
     run(camera.raw().unwrap(), Arc::new(move || again.raw()), streams)
+}
+
+fn run_coded(camera: &Camera) -> Run {
+    let again = camera.clone();
+    let reopen = Arc::new(move || again.coded());
+    run(camera.coded().unwrap(), reopen, vec![stream("main", None, 30.0)])
 }
 
 impl Run {
@@ -355,9 +397,7 @@ fn another_size_comes_with_its_parameter_sets_and_another_rate_without() {
 #[test]
 fn a_coded_camera_that_is_lost_is_stood_in_for_at_its_own_size() {
     let camera = Camera::new();
-    let again = camera.clone();
-    let reopen = Arc::new(move || again.coded());
-    let mut run = run(camera.coded().unwrap(), reopen, vec![stream("main", None, 30.0)]);
+    let mut run = run_coded(&camera);
     assert_eq!(run.next(0), (true, Some((160, 96))));
     assert!(run.outlets[0].0.request(clock::now() + Duration::from_millis(1)));
     camera.be(Mood::Gone);
@@ -380,4 +420,69 @@ fn whoever_asks_gets_the_next_picture() {
     let still = rx.recv_timeout(Duration::from_secs(5)).unwrap();
     assert_eq!((still.frame().width, still.frame().height), (160, 96));
     run.end();
+}
+
+#[test]
+fn a_camera_that_says_nothing_at_all_is_opened_again_within_two_seconds() {
+    let cameras = [Camera::new(), Camera::new()];
+    let mut runs = [run_raw(&cameras[0], vec![stream("main", None, 30.0)]), run_coded(&cameras[1])];
+    for (run, camera) in runs.iter_mut().zip(&cameras) {
+        run.next(0);
+        let began = clock::now();
+        camera.be(Mood::Silent);
+        run.until(|stats| stats.reopened.get() == 1);
+        let took = clock::now().since(began);
+        // Not before it may be merely slow; with a second for a loaded machine.
+        let fair = Duration::from_millis(900)..Duration::from_secs(3);
+        assert!(fair.contains(&took), "{took:?}");
+        run.until(|stats| stats.is_live.get() == 1);
+        run.drain(0);
+        run.next(0);
+    }
+    runs.into_iter().for_each(Run::end);
+}
+
+/// What this process has open and running.
+fn held() -> (usize, usize) {
+    let count = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+    (count("/proc/self/fd"), count("/proc/self/task"))
+}
+
+#[test]
+fn a_thousand_losses_and_returns_leave_no_descriptor_and_no_thread_behind() {
+    // In a process of its own: other tests open and start things too.
+    if std::env::var_os("OCELLUS_TEST_ALONE").is_none() {
+        let name = thread::current().name().unwrap().to_owned();
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let alone = command.args(["--exact", &name, "--nocapture"]).env("OCELLUS_TEST_ALONE", "1");
+        let output = alone.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let cameras: Vec<Camera> = (0..10).map(|_| Camera::new()).collect();
+    let start = |(number, camera)| match number % 2 {
+        0 => run_raw(camera, vec![stream("main", None, 30.0)]),
+        _ => run_coded(camera),
+    };
+    let mut runs: Vec<Run> = cameras.iter().enumerate().map(start).collect();
+    let mut early = (0, 0);
+    for cycle in 1..=100 {
+        cameras.iter().for_each(|camera| camera.be(Mood::Flickers));
+        runs.iter_mut().for_each(|run| run.until(|stats| stats.reopened.get() >= cycle));
+        if cycle == 5 {
+            early = held();
+        }
+    }
+    // The last of the threads that opened a source may not have ended yet.
+    let is_even = (0..100).any(|_| {
+        pause(20);
+        held() == early
+    });
+    assert!(is_even, "{early:?} descriptors and threads, and later {:?}", held());
+    for mut run in runs {
+        run.drain(0);
+        run.next(0);
+        assert_eq!(run.outlets[0].2.reopened.get(), 100);
+        run.end();
+    }
 }
