@@ -180,7 +180,9 @@ impl Drain {
         let viewer = &mut viewers[token >> 2];
         let was_joined = viewer.viewing.has_joined();
         match (token & 3, &viewer.session.ports) {
-            (RTP, Some((rtp, _))) => viewer.viewing.datagrams(tally, rtp, datagrams),
+            (RTP, Some((rtp, _))) => {
+                viewer.viewing.datagrams(tally, rtp, datagrams);
+            }
             (RTCP, Some((_, rtcp))) => {
                 if let Ok(len) = rtcp.recv(&mut bytes[..]) {
                     viewer.viewing.report(&bytes[..len]);
@@ -202,31 +204,35 @@ impl Drain {
 }
 
 impl Viewing {
-    fn datagrams(
+    /// Reads once; how many datagrams came.
+    pub(crate) fn datagrams(
         &mut self,
         tally: &mut Tally,
         socket: &UdpSocket,
         buffers: &mut [[u8; DATAGRAM_LEN]],
-    ) {
+    ) -> usize {
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let control = Some(cmsg_space!(TimeSpec));
         let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(DATAGRAMS, control);
         let flags = MsgFlags::MSG_DONTWAIT;
         let received = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None);
+        let mut count = 0;
         if let Ok(received) = received {
             for message in received {
+                count += 1;
                 let arrival = Arrival::new(queued(&message));
                 if let Some(packet) = message.iovs().next() {
                     self.packet(tally, arrival, packet);
                 }
             }
         }
+        count
     }
 }
 
 /// Reads once.
-fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Arrival)> {
+pub(crate) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> nix::Result<(usize, Arrival)> {
     let (fd, flags) = (socket.as_fd().as_raw_fd(), MsgFlags::MSG_DONTWAIT);
     let (mut pieces, mut control) = ([IoSliceMut::new(bytes)], cmsg_space!(TimeSpec));
     let message = recvmsg::<()>(fd, &mut pieces, Some(&mut control), flags)?;
@@ -292,5 +298,5 @@ const MEASURING: u8 = 1;
 const STALLED: u8 = 2;
 const OVER: u8 = 3;
 /// Datagrams of one `recvmmsg`: an access unit of usual size and more.
-const DATAGRAMS: usize = 32;
-const DATAGRAM_LEN: usize = 2_048;
+pub(crate) const DATAGRAMS: usize = 32;
+pub(crate) const DATAGRAM_LEN: usize = 2_048;

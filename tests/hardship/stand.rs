@@ -48,14 +48,31 @@ impl Viewer {
 
     /// Leaves, and judges what came: everything the clip has, and no rule broken.
     pub(crate) fn judge(self) -> Summary {
-        self.is_over.store(true, Ordering::Relaxed);
-        let mut client = self.thread.join().unwrap();
-        assert!(!client.closed, "{:?}: the camera has hung up", self.lower);
-        assert_eq!(client.teardown().status(), 200);
-        let expect = Expect::of_clip(clip::clip().unwrap());
-        let (findings, summary) = validate(&client.capture, &expect);
-        assert!(findings.violations.is_empty(), "{:?}:\n{}", self.lower, findings.report());
+        self.judge_by(&Expect::of_clip(clip::clip().unwrap()))
+    }
+
+    /// The same of another source than the clip.
+    pub(crate) fn judge_by(self, expect: &Expect<'_>) -> Summary {
+        let lower = self.lower;
+        let client = self.leave();
+        let (findings, summary) = validate(&client.capture, expect);
+        assert!(findings.violations.is_empty(), "{lower:?}:\n{}", findings.report());
         summary
+    }
+
+    /// Leaves with all that came, for somebody else to judge.
+    pub(crate) fn leave(self) -> Client {
+        let lower = self.lower;
+        let mut client = self.stop();
+        assert!(!client.closed, "{lower:?}: the camera has hung up");
+        assert_eq!(client.teardown().status(), 200);
+        client
+    }
+
+    /// Listens no more, and says nothing: for one who has been hung up on, or is to be.
+    pub(crate) fn stop(self) -> Client {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
     }
 }
 
@@ -69,6 +86,7 @@ pub(crate) fn without_login(url: &str) -> String {
 /// What the kernel has accounted for the camera so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
+    pub(crate) resident_kib: u64,
     /// Of its memory, what no file backs.
     pub(crate) anonymous_kib: u64,
     pub(crate) descriptors: usize,
@@ -86,6 +104,7 @@ impl Usage {
         let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         let second = u64::try_from(sysconf(SysconfVar::CLK_TCK).unwrap().unwrap()).unwrap();
         Self {
+            resident_kib: field(&status, "VmRSS:"),
             anonymous_kib: field(&status, "RssAnon:"),
             descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
             threads: field(&status, "Threads:"),

@@ -21,7 +21,8 @@ pub(crate) struct Camera {
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
     lines: Mutex<mpsc::Receiver<String>>,
-    _alone: MutexGuard<'static, ()>,
+    /// `None`: it runs beside others.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 static ALONE: Mutex<()> = Mutex::new(());
@@ -45,6 +46,16 @@ impl Camera {
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::begin(command, Some(alone))
+    }
+
+    /// Does not wait until other cameras have ended: for one that has next to nothing to do.
+    #[allow(dead_code, reason = "tests/hardship has such")]
+    pub(crate) fn spawn_beside_others(command: &mut Command) -> Self {
+        Self::begin(command, None)
+    }
+
+    fn begin(command: &mut Command, alone: Option<MutexGuard<'static, ()>>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));

@@ -74,6 +74,12 @@ impl Client {
         &self.stream
     }
 
+    /// The RTP and RTCP sockets of a UDP session, for tests that report.
+    #[allow(dead_code, reason = "tests/hardship does")]
+    pub(crate) fn sockets(&self) -> Option<&[UdpSocket; 2]> {
+        self.udp.as_ref()
+    }
+
     /// Sends a request with CSeq, Session and, once challenged, Authorization; returns the reply.
     pub(crate) fn request(&mut self, method: &str, uri: &str, headers: &[(&str, &str)]) -> Message {
         let text = self.compose(method, uri, headers);
@@ -263,7 +269,7 @@ impl Client {
     }
 }
 
-/// Binds an even port and the odd one above it (RFC 3550 11).
+/// Binds an even port of `address` and the odd one above it (RFC 3550 11).
 fn udp_pair(address: IpAddr) -> [UdpSocket; 2] {
     let bound = (0..64).find_map(|_| {
         let first = UdpSocket::bind((address, 0)).unwrap();
