@@ -229,6 +229,16 @@ mod tests {
             }
             assert_eq!(held.len(), pool_len);
         }
+        let (mut publisher, mut consumers) = publisher(1, 64, Arc::default());
+        let mut held: Vec<_> = std::iter::from_fn(|| {
+            publish(&mut publisher, true, 0);
+            consumers[0].pop()
+        })
+        .collect();
+        held.swap_remove(3);
+        assert_eq!(publish(&mut publisher, true, 1), Published::Yes, "wherever the free one is");
+        held.extend(consumers[0].pop());
+        assert_eq!(publish(&mut publisher, true, 2), Published::NoSlot);
     }
 
     #[test]
