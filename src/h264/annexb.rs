@@ -283,6 +283,14 @@ mod tests {
     }
 
     #[test]
+    fn a_start_code_is_found_behind_any_number_of_zeros() {
+        for zeros in 2..40 {
+            let stream = [&vec![0; zeros][..], &[1, 0x41, 0x80]].concat();
+            assert_eq!(at_once(&[&stream[..], &stream].concat()), [[0x41, 0x80]; 2], "{zeros}");
+        }
+    }
+
+    #[test]
     fn random_bytes_of_a_small_alphabet_give_the_same_units_both_ways() {
         let mut state = 1_u64;
         for len in 0..400 {

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use ocellus::rtsp::{
     ConnectionId, Event, IDLE_TIMEOUT, JOIN_DEADLINE, MAX_PENDING, SESSION_TIMEOUT,
 };
+use ocellus::stats::Transport;
 
 use crate::camera::{Camera, Random, digest, nonce, settings, status};
 
@@ -324,4 +325,23 @@ fn strangers_never_take_the_place_of_a_tunnel_with_a_session() {
         }
     }
     assert_eq!(camera.server.counts().connections, MAX_PENDING + 2);
+}
+
+#[test]
+fn how_media_goes_to_a_peer_is_said_of_every_connection() {
+    let mut camera = Camera::open();
+    let plain = camera.connect(NEIGHBOUR);
+    let way = tunnel(&mut camera);
+    let encrypted = camera.connect("192.0.2.9:40000");
+    camera.server.encrypted(encrypted);
+    for (id, peer, transport) in [
+        (plain, NEIGHBOUR, Transport::Tcp),
+        (way.0, CLIENT, Transport::Http),
+        (way.1, CLIENT, Transport::Http),
+        (encrypted, "192.0.2.9:40000", Transport::Tls),
+    ] {
+        assert_eq!(camera.server.way_to(id), Some((peer.parse().unwrap(), transport)));
+    }
+    camera.disconnect(plain);
+    assert_eq!(camera.server.way_to(plain), None);
 }
