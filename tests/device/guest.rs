@@ -93,7 +93,7 @@ impl Modules {
     }
 }
 
-fn insert(file: &Path, parameters: &str) {
+pub(super) fn insert(file: &Path, parameters: &str) {
     let fd = open(file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
         .unwrap_or_else(|errno| panic!("{}: {errno}", file.display()));
     let parameters = CString::new(parameters).unwrap();

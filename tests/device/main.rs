@@ -5,27 +5,47 @@
 //! loads vivid in each of [`guest::SETUPS`] and runs every check on it. With `OCELLUS_VIDEO_DEVICE`
 //! it runs them on a vivid that is there already. With neither there is nothing to check: it says
 //! so and succeeds, so that `cargo test` works on machines without vivid; the script is what
-//! insists on the result line. `replug` is a second guest, which runs the whole firmware.
+//! insists on the result line. `booted` is a second guest, which runs the whole firmware.
 #![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test program of its own: its report is its output, a panic fails the check"
+    reason = "a test program of its own: its report is its output, a panic fails the check; it has \
+              real clients"
 )]
 
 mod allocations;
 mod bench;
+mod booted;
+#[path = "../interop/capture.rs"]
+#[allow(dead_code, unused_imports, reason = "only what the client needs, and no tests")]
+mod capture;
+#[path = "../interop/client.rs"]
+#[allow(dead_code, reason = "nobody mistreats a connection here")]
+mod client;
 mod controls;
+#[path = "../interop/digest.rs"]
+#[allow(dead_code, unused_imports, reason = "nobody judges answers here, and tests are elsewhere")]
+mod digest;
 mod faults;
 mod guest;
+mod limits;
+mod link;
+mod listener;
 mod m2m;
+mod network;
 mod ownership;
 mod pictures;
 mod refusals;
 mod replug;
+mod silence;
+mod stalls;
 mod streamed;
 mod viewer;
+mod wall_clock;
 
-use std::panic::{RefUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -43,10 +63,10 @@ fn main() -> ExitCode {
     {
         return refusals::child(role, Path::new(path));
     }
-    if arguments == [replug::ARGUMENT] {
-        replug::child()
-    } else if std::process::id() == 1 && std::env::var_os("replug").is_some() {
-        replug::run()
+    if arguments == [booted::ARGUMENT] {
+        booted::child()
+    } else if std::process::id() == 1 && std::env::var_os("booted").is_some() {
+        booted::run()
     } else if std::process::id() == 1 {
         guest::run()
     } else if let Some(device) = std::env::var_os("OCELLUS_VIDEO_DEVICE") {
@@ -75,7 +95,7 @@ fn run_checks(setup: &str, device: PathBuf, filter: &str) -> (usize, usize) {
 }
 
 /// As [`run_checks`], on anything.
-fn run_all<T: RefUnwindSafe>(
+fn run_all<T>(
     setup: &str,
     subject: &T,
     checks: &[(&str, CheckOf<T>)],
@@ -85,7 +105,7 @@ fn run_all<T: RefUnwindSafe>(
     for (name, check) in checks.iter().filter(|(name, _)| name.contains(filter)) {
         let began = ocellus::sys::clock::now();
         // The message is on stderr already.
-        let outcome = catch_unwind(|| check(subject));
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(subject)));
         let took = ocellus::sys::clock::now().since(began).as_millis();
         println!(
             "check {setup} {name}: {} ({took} ms)",

@@ -101,9 +101,17 @@ impl Shown {
     }
 }
 
+/// vivid's bars are bright, the NO SIGNAL picture is dark.
+pub(super) fn is_live(shown: &Shown) -> bool {
+    shown.brightness() > DARK
+}
+
 async fn play(url: &str, login: Option<Credentials>) -> Result<Demuxed, retina::Error> {
     let options = SessionOptions::default().creds(login);
     let mut session = Session::describe(url.parse().unwrap(), options).await?;
     session.setup(0, SetupOptions::default().frame_format(FrameFormat::SIMPLE)).await?;
     session.play(PlayOptions::default()).await?.demuxed()
 }
+
+/// Mean luma between those of the two.
+const DARK: u64 = 60;
