@@ -11,14 +11,17 @@
     clippy::disallowed_methods,
     clippy::unwrap_used,
     clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
     reason = "real peers over real sockets and real time; a failed unwrap is a failed test"
 )]
 
-/// What `tests/interop` has, too: the same client, the same judge.
+/// What `tests/interop` and `tests/bench` have, too: the same client, the same judge.
 macro_rules! shared {
     ($($module:ident $path:literal),* $(,)?) => {
         $(
-            #[allow(dead_code, reason = "tests/interop uses the rest of it")]
+            #[allow(dead_code, unused_imports, reason = "the others use the rest of it")]
             #[path = $path]
             mod $module;
         )*
@@ -30,8 +33,13 @@ shared! {
     client "../interop/client.rs",
     clip "../interop/clip.rs",
     digest "../interop/digest.rs",
+    framing "../bench/framing.rs",
+    load "../bench/load.rs",
     nal "../interop/nal.rs",
     process "../interop/process.rs",
+    relay "../interop/relay.rs",
+    session "../bench/session.rs",
+    tally "../bench/tally.rs",
     validate "../interop/validate/mod.rs",
 }
 

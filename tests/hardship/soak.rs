@@ -1,1 +1,0 @@
-//! What hours do: memory, descriptors and latency while viewers come and go every second.
