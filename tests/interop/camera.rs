@@ -13,7 +13,8 @@ use crate::digest::Credentials;
 
 /// A running camera; killed by its own handle when dropped.
 ///
-/// One at a time: two of them, with their viewers, are too much for two cores.
+/// One at a time: two of them, with their viewers, are too much for two cores; but see
+/// [`Camera::spawn_beside`].
 #[derive(Debug)]
 pub(crate) struct Camera {
     child: Child,
@@ -21,7 +22,6 @@ pub(crate) struct Camera {
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
     lines: Mutex<mpsc::Receiver<String>>,
-    /// `None`: it runs beside others.
     _alone: Option<MutexGuard<'static, ()>>,
 }
 
@@ -34,6 +34,15 @@ impl Camera {
     }
 
     pub(crate) fn start_with(credentials: &Credentials, arguments: &[&str]) -> Self {
+        Self::spawn(&mut Self::command(credentials, arguments))
+    }
+
+    #[allow(dead_code, reason = "tests/hardship has cameras beside each other")]
+    pub(crate) fn start_beside(arguments: &[&str]) -> Self {
+        Self::spawn_beside(&mut Self::command(&credentials(), arguments))
+    }
+
+    fn command(credentials: &Credentials, arguments: &[&str]) -> Command {
         let mut command = binary();
         command.arg("run").args(arguments);
         command.args(["--rtsp", "127.0.0.1:0", "--user", &credentials.user]);
@@ -41,21 +50,20 @@ impl Camera {
             command.args(["--http", "off"]);
         }
         command.env("OCELLUS_PASSWORD", &credentials.password).env("RUST_LOG", "info");
-        Self::spawn(&mut command)
+        command
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::begin(command, Some(alone))
+        Self::spawn_with(command, Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    /// Does not wait until other cameras have ended: for one that has next to nothing to do.
-    #[allow(dead_code, reason = "tests/hardship has such")]
-    pub(crate) fn spawn_beside_others(command: &mut Command) -> Self {
-        Self::begin(command, None)
+    /// Starts it beside others: one that costs little, and has few viewers.
+    #[allow(dead_code, reason = "tests/hardship has cameras beside each other")]
+    pub(crate) fn spawn_beside(command: &mut Command) -> Self {
+        Self::spawn_with(command, None)
     }
 
-    fn begin(command: &mut Command, alone: Option<MutexGuard<'static, ()>>) -> Self {
+    fn spawn_with(command: &mut Command, alone: Option<MutexGuard<'static, ()>>) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));

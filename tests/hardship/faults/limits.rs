@@ -133,7 +133,7 @@ fn without_threads_it_does_not_start_and_a_running_camera_needs_none() {
         // It ends by itself, or is a camera.
         let failed = process::run(&mut command, Duration::from_secs(5));
         let Some(status) = failed.status else {
-            break Camera::spawn_beside_others(&mut with_threads(&binary, threads));
+            break Camera::spawn_beside(&mut with_threads(&binary, threads));
         };
         assert_eq!(status.code(), Some(1), "{threads}: {failed:?}");
         let last = failed.stderr.lines().last().unwrap_or("");

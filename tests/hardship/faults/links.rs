@@ -80,7 +80,7 @@ fn apart(test: impl FnOnce(&Far) + Send + 'static) {
 fn camera(listen: &str) -> Camera {
     let source = clip();
     let arguments = ["--source", &source, "--rtsp", listen, "--http", "off"];
-    Camera::spawn_beside_others(&mut run(&[], &arguments))
+    Camera::spawn_beside(&mut run(&[], &arguments))
 }
 
 /// Waits until so many sessions have ended for one of these reasons, for at most `limit` from

@@ -160,7 +160,7 @@ fn play_through(url: &str, seed: u64) -> (Client, Far, Way) {
 #[test]
 fn a_viewer_behind_a_lossy_way_misses_what_it_lost_and_nobody_else_anything() {
     let arguments = [&["--source", "pattern", "--size", "320x240"], &QUIET[..]].concat();
-    let camera = Camera::spawn_beside_others(&mut run(&[], &arguments));
+    let camera = Camera::spawn_beside(&mut run(&[], &arguments));
     let expect = Expect::pattern((320, 240));
     let direct = [Lower::Tcp, Lower::Udp].map(|lower| Viewer::watch(&camera.url, lower));
     let seed = std::env::var("OCELLUS_SEED").map_or(1, |seed| seed.parse().unwrap());

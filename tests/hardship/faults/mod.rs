@@ -50,7 +50,7 @@ fn clip() -> String {
 fn clip_camera(wrapper: &[&str], arguments: &[&str]) -> Camera {
     let source = clip();
     let arguments = [&["--source", &source], &QUIET[..], arguments].concat();
-    Camera::spawn_beside_others(&mut run(wrapper, &arguments))
+    Camera::spawn_beside(&mut run(wrapper, &arguments))
 }
 
 fn send(pid: u32, signal: Signal) {

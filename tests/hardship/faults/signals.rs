@@ -68,7 +68,7 @@ fn judge_gap(packets: &[Packet], time: Duration) {
 fn a_camera_that_was_stopped_goes_on_and_its_timestamps_are_those_of_the_captures() {
     let file = clip_camera(&[], &[]);
     let arguments = [&["--source", "pattern", "--size", "320x240"], &QUIET[..]].concat();
-    let pattern = Camera::spawn_beside_others(&mut run(&[], &arguments));
+    let pattern = Camera::spawn_beside(&mut run(&[], &arguments));
     std::thread::scope(|scope| {
         for camera in [&file, &pattern] {
             scope.spawn(move || {
@@ -144,7 +144,7 @@ fn a_camera_that_was_killed_is_there_again_within_a_second_on_the_same_ports() {
     let (config, address) = fixed_ports(&folder);
     let source = clip();
     let arguments = ["--config", &config, "--source", &source, "--rtsp", &address, "--http", "off"];
-    let mut camera = Camera::spawn_beside_others(&mut run(&[], &arguments));
+    let mut camera = Camera::spawn_beside(&mut run(&[], &arguments));
     let mut soonest = Duration::MAX;
     // The best of three: the machine may be busy with something else.
     for _ in 0..3 {
@@ -155,7 +155,7 @@ fn a_camera_that_was_killed_is_there_again_within_a_second_on_the_same_ports() {
         let asked = address.clone();
         let first_answer =
             std::thread::spawn(move || wait_until(Duration::from_secs(10), || is_there(&asked)));
-        camera = Camera::spawn_beside_others(&mut run(&[], &arguments));
+        camera = Camera::spawn_beside(&mut run(&[], &arguments));
         let took = first_answer.join().unwrap().expect("it answers");
         soonest = soonest.min(took);
         for viewer in viewers {
