@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{SysconfVar, sysconf};
 
@@ -15,9 +15,16 @@ use crate::validate::{Expect, Summary, validate};
 
 /// A camera that plays the clip, whose every byte is known, with these arguments as well.
 pub(crate) fn camera(arguments: &[&str]) -> Camera {
-    let clip = clip::clip().expect("the clip is in tests/data");
-    let source = format!("file:{}", clip.path.display());
-    Camera::start(&[&["--source", &source], arguments].concat())
+    Camera::start(&[&["--source", &clip_source()], arguments].concat())
+}
+
+/// The same beside others.
+pub(crate) fn camera_beside(arguments: &[&str]) -> Camera {
+    Camera::start_beside(&[&["--source", &clip_source()], arguments].concat())
+}
+
+fn clip_source() -> String {
+    format!("file:{}", clip::clip().expect("the clip is in tests/data").path.display())
 }
 
 /// One who watches in a thread of its own, and wants every packet.
@@ -38,8 +45,13 @@ impl Viewer {
         assert_eq!(client.setup(lower).status(), 200);
         assert_eq!(client.play().status(), 200);
         let thread = thread::spawn(move || {
+            let mut asked = Instant::now();
             while !stop.load(Ordering::Relaxed) {
                 client.listen(Duration::from_millis(100));
+                if asked.elapsed() >= KEEP_ALIVE {
+                    assert_eq!(client.keep_alive("GET_PARAMETER").status(), 200);
+                    asked = Instant::now();
+                }
             }
             client
         });
@@ -118,3 +130,6 @@ fn field(status: &str, name: &str) -> u64 {
     let value = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     value.split_whitespace().next().unwrap().parse().unwrap()
 }
+
+/// Well before the minute that the camera advertises.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
