@@ -153,8 +153,9 @@ pub fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     })
 }
 
-/// Connections that wait to be accepted: a burst of NVRs after a power cut.
-const BACKLOG: i32 = 128;
+/// Connections that wait to be accepted: what a flood brings in the second that a busy processor may
+/// take. Beyond it the kernel drops a handshake, and who wanted in tries again a second later.
+const BACKLOG: i32 = 1_024;
 /// Data that is not acknowledged for so long: the peer is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence before the first probe, and between two. With [`USER_TIMEOUT`], the second one ends it.
