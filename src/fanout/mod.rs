@@ -71,8 +71,10 @@ pub enum Sent {
 /// What the owner of the sockets has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing has gone to this viewer for [`STALL_DEADLINE`], or its socket failed: to be closed.
+    /// Nothing has gone to this viewer for [`STALL_DEADLINE`]: to be closed.
     Stalled(ViewerId),
+    /// Its socket failed: to be closed.
+    Lost(ViewerId),
 }
 
 /// What has happened to one viewer so far.
@@ -284,7 +286,7 @@ impl Fanout {
             Sent::WouldBlock => viewer.state = State::Blocked,
             Sent::Failed => {
                 viewer.queue.clear();
-                self.events.push_back(Event::Stalled(id));
+                self.events.push_back(Event::Lost(id));
             }
         }
     }

@@ -331,10 +331,13 @@ impl Hub {
         due.into_iter().flatten().min()
     }
 
-    /// Lets go of viewers that take nothing.
+    /// Lets go of viewers that take nothing, or are gone.
     fn follow_fanout(&mut self) {
-        while let Some(fanout::Event::Stalled(viewer)) = self.fanout.poll_event() {
-            self.give_up(viewer);
+        while let Some(event) = self.fanout.poll_event() {
+            match event {
+                fanout::Event::Stalled(viewer) => self.stalled(viewer),
+                fanout::Event::Lost(viewer) => self.give_up(viewer, Ending::Disconnected),
+            }
         }
     }
 

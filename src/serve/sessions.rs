@@ -164,24 +164,31 @@ impl Hub {
         }
     }
 
-    /// A viewer takes nothing any more: its connection is closed, or its sessions end.
-    pub(super) fn give_up(&mut self, viewer: ViewerId) {
+    /// A viewer has taken nothing for too long.
+    pub(super) fn stalled(&mut self, viewer: ViewerId) {
         self.stats.stalled.increment();
+        match self.targets.get(&viewer) {
+            Some(Target::Connection(connection, _)) => {
+                info!("serve: viewer stalled connection={}", connection.0);
+            }
+            Some(Target::Udp { rtp, .. }) => info!("serve: viewer stalled address={rtp}"),
+            None => {}
+        }
+        self.give_up(viewer, Ending::Stalled);
+    }
+
+    /// Nothing more goes to a viewer: its connection is closed, or its sessions end.
+    pub(super) fn give_up(&mut self, viewer: ViewerId, why: Ending) {
         self.leaving.retain(|other| *other != viewer);
-        let Some(target) = self.targets.get(&viewer).copied() else { return };
         let session = self.sessions.iter().find(|(_, playing)| playing.viewer == Some(viewer));
         let group = self.groups.values().find(|group| group.playing.viewer == Some(viewer));
         let members = group.into_iter().flat_map(|group| &group.members);
         let over: Vec<SessionId> = members.copied().chain(session.map(|(&id, _)| id)).collect();
         for session in over {
-            self.server.end(session, Ending::Stalled);
+            self.server.end(session, why);
         }
-        match target {
-            Target::Connection(connection, _) => {
-                info!("serve: viewer stalled connection={}", connection.0);
-                self.actions.push_back(Action::Abort(connection));
-            }
-            Target::Udp { rtp, .. } => info!("serve: viewer stalled address={rtp}"),
+        if let Some(&Target::Connection(connection, _)) = self.targets.get(&viewer) {
+            self.actions.push_back(Action::Abort(connection));
         }
     }
 

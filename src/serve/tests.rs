@@ -383,3 +383,28 @@ fn timers_and_packets_do_not_notice_how_long_the_machine_is_up() {
         }
     }
 }
+
+#[test]
+fn a_connection_that_is_reset_is_no_stalled_viewer() {
+    let mut world = World::new();
+    let viewer = world.connect("192.0.2.7:40000");
+    world.play(viewer, "RTP/AVP/TCP;unicast;interleaved=0-1");
+    // Somebody asks, and is gone before he is answered.
+    let stranger = world.connect("192.0.2.8:40000");
+    while world.hub.poll_action().is_some() {}
+    let wall = world.wall();
+    let options = b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n";
+    world.hub.receive(world.now, wall, stranger, options);
+    world.hub.receive(world.now, wall, viewer, options);
+    while let Some((transmit, _)) = world.hub.poll_transmit() {
+        world.hub.sent(world.now, &transmit, Sent::Failed);
+    }
+    for connection in [stranger, viewer] {
+        assert_eq!(world.hub.poll_action(), Some(Action::Abort(connection)));
+        world.hub.disconnected(world.now, wall, connection);
+    }
+    assert_eq!(world.stats.stalled.get(), 0);
+    assert_eq!(world.stats.endings.of(Ending::Stalled).get(), 0);
+    assert_eq!(world.stats.endings.of(Ending::Disconnected).get(), 1);
+    assert!(world.viewers().is_empty());
+}
