@@ -155,6 +155,11 @@ impl Connection {
         !self.is_encrypted && matches!(self.role, Role::Whole)
     }
 
+    /// Whether its credentials have not been looked at yet.
+    pub(super) fn awaits_its_turn(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.on == Hold::Turn)
+    }
+
     /// Whether it has neither a session nor ever been let in.
     pub(super) const fn is_pending(&self) -> bool {
         !self.is_closing && !self.is_known && self.sessions.is_empty()

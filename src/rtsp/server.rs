@@ -138,7 +138,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Refused`] when this address, or everybody together, has enough of them.
+    /// [`Refused`] when this address, or everybody together, has enough of them: of an address, such
+    /// as have been let in or may be. Of others, the quietest makes room.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -146,9 +147,20 @@ impl Server {
         local: SocketAddr,
     ) -> Result<ConnectionId, Refused> {
         let address = peer.ip().to_canonical();
-        let is_same = |other: &&Connection| other.peer.ip().to_canonical() == address;
-        if self.connections.values().filter(is_same).count() >= self.settings.max_per_address {
+        let mut same: Vec<_> = self.connections.iter().collect();
+        same.retain(|(_, other)| other.peer.ip().to_canonical() == address);
+        if same.len() >= 2 * self.settings.max_per_address {
             return Err(Refused::TooManyFromAddress);
+        }
+        same.retain(|(_, other)| !other.is_closing);
+        if same.len() >= self.settings.max_per_address {
+            // A failed login is answered late, and holds its connection for so long: that is not to
+            // keep out who has the right password and the same address. Who still waits to be
+            // looked at may be that one.
+            same.retain(|(_, other)| self.is_pending(other) && !other.awaits_its_turn());
+            let quietest = same.into_iter().min_by_key(|(_, other)| other.last_request);
+            let (&quietest, _) = quietest.ok_or(Refused::TooManyFromAddress)?;
+            self.close(quietest);
         }
         if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
             return Err(Refused::TooMany);

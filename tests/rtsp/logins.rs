@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ocellus::rtsp::Settings;
+use ocellus::rtsp::{Event, Settings};
 
-use crate::camera::{Camera, digest, nonce, settings, status};
+use crate::camera::{Camera, LOCAL, digest, nonce, settings, status};
 
 #[test]
 fn authorization_headers_from_hell_let_nobody_in() {
@@ -114,4 +114,57 @@ fn right_credentials_let_nobody_in_when_they_come_twice() {
     let line = digest(("admin", "secret"), &nonce, "DESCRIBE", "rtsp://cam/main");
     assert_eq!(camera.status(id, &format!("{head}{line}\r\n{line}\r\n\r\n")), 400);
     assert_eq!(camera.status(id, &format!("{head}{line}\r\n\r\n")), 200);
+}
+
+#[test]
+fn guesses_on_every_connection_of_an_address_do_not_keep_its_owner_out() {
+    let mut camera = Camera::new(settings());
+    camera.sets();
+    let first = camera.connect("192.0.2.7:40000");
+    let challenge = camera.ask(first, "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+    let try_it = |password| {
+        let line = digest(("admin", password), &nonce(&challenge), "DESCRIBE", "rtsp://cam/main");
+        format!("DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n{line}\r\n\r\n")
+    };
+    let dial = |camera: &mut Camera| {
+        let peer = "192.0.2.7:40000".parse().unwrap();
+        let id = camera.server.accept(camera.now, peer, LOCAL.parse().unwrap()).ok()?;
+        camera.drain();
+        for event in std::mem::take(&mut camera.events) {
+            let Event::Close { connection } = event else { panic!("{event:?}") };
+            assert_ne!(connection, id);
+            camera.disconnect(connection);
+        }
+        Some(id)
+    };
+    // They take whatever they get, and never hang up.
+    let guess = |camera: &mut Camera| {
+        for _ in 0..40 {
+            let Some(id) = dial(camera) else { return };
+            camera.send(id, try_it("guess").as_bytes());
+        }
+    };
+    let mut waits = Vec::new();
+    for _ in 0..50 {
+        guess(&mut camera);
+        let begin = camera.now;
+        let id = loop {
+            match dial(&mut camera) {
+                Some(id) => break id,
+                None => camera.pass(Duration::from_millis(100)),
+            }
+        };
+        camera.send(id, try_it("secret").as_bytes());
+        let mut answer = camera.read(id);
+        while answer.is_empty() {
+            guess(&mut camera);
+            camera.pass(Duration::from_millis(100));
+            answer = camera.read(id);
+        }
+        assert_eq!(status(&answer), 200, "{answer}");
+        waits.push(camera.now.since(begin));
+        camera.disconnect(id);
+    }
+    // Behind at most fifteen others, four a second.
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(6)), "{waits:?}");
 }

@@ -1,5 +1,6 @@
 //! Sessions and connections: states, limits, and what is left behind.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ocellus::rtsp::{
@@ -198,7 +199,11 @@ fn idle_strangers_make_room_and_viewers_play_on() {
 #[test]
 fn an_address_has_as_many_connections_as_it_may_have() {
     let mut camera = Camera::open();
-    let ids = [0; 16].map(|_| camera.connect("192.0.2.7:40000"));
+    let ids = [0; 16].map(|_| {
+        let id = camera.connect("192.0.2.7:40000");
+        assert_eq!(camera.status(id, "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n"), 200);
+        id
+    });
     let accept = |camera: &mut Camera, peer: &str| {
         camera.server.accept(camera.now, peer.parse().unwrap(), LOCAL.parse().unwrap())
     };
@@ -212,6 +217,38 @@ fn an_address_has_as_many_connections_as_it_may_have() {
     assert!(accept(&mut camera, "192.0.2.8:1").is_ok());
     camera.disconnect(ids[3]);
     assert!(accept(&mut camera, "192.0.2.7:3").is_ok());
+}
+
+#[test]
+fn who_guesses_on_every_connection_that_an_address_may_have_does_not_keep_it_for_himself() {
+    let mut camera = Camera::new(settings());
+    camera.sets();
+    let guess = "DESCRIBE rtsp://cam/main RTSP/1.0\r\nCSeq: 1\r\n\r\n";
+    let mut guessers = VecDeque::new();
+    for _ in 0..16 {
+        let id = camera.connect("192.0.2.7:40000");
+        camera.pass(Duration::from_millis(1));
+        camera.send(id, guess.as_bytes());
+        guessers.push_back(id);
+    }
+    for _ in 0..100 {
+        // The one that is quiet for longest goes, and nobody else.
+        let id = camera.connect("192.0.2.7:40001");
+        let quietest = guessers.pop_front().unwrap();
+        assert_eq!(camera.events.pop_front(), Some(Event::Close { connection: quietest }));
+        assert!(camera.events.is_empty());
+        camera.disconnect(quietest);
+        camera.pass(Duration::from_millis(1));
+        assert_eq!(camera.status(id, guess), 401);
+        guessers.push_back(id);
+        assert_eq!(camera.server.counts().connections, 16);
+    }
+    // Those that have been told to go, and do not, are not without end.
+    let connect = |camera: &mut Camera| {
+        camera.server.accept(camera.now, "192.0.2.7:2".parse().unwrap(), LOCAL.parse().unwrap())
+    };
+    let refused = (0..40).filter(|_| connect(&mut camera).is_err()).count();
+    assert_eq!((refused, camera.server.counts().connections), (24, 32));
 }
 
 #[test]

@@ -67,15 +67,12 @@ fn arrives(ground: &Ground) -> Duration {
     began.elapsed()
 }
 
-/// Row 45: one address has so many connections and no more, and is told so.
+/// Row 45: one address has so many connections and no more; the newest, for who is not let in makes
+/// room for who may have the password.
 pub(super) fn one_address_alone(ground: &Ground) -> Harm {
     let from = ground.address();
     let mut held: Vec<Peer> = (0..40).map(|_| Peer::connect(ground.rtsp, from)).collect();
-    let refused = held.drain(16..).map(|mut peer| {
-        assert_eq!(peer.reply().expect("a word").status(), 503);
-        assert!(peer.reply().is_none());
-    });
-    assert_eq!(refused.count(), 24);
+    assert!(held.drain(..24).all(|mut peer| peer.reply().is_none()));
     assert!(held.iter_mut().all(Peer::is_listened_to));
     Harm { inputs: 40, sessions: 0 }
 }
