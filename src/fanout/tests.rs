@@ -459,7 +459,7 @@ fn a_viewer_that_cannot_be_reached_gets_nothing_more() {
     fanout.offer(camera.now, 0, &camera.next(100));
     let transmit = fanout.poll_transmit().unwrap();
     fanout.sent(camera.now, transmit.viewer, Sent::Failed);
-    assert_eq!(fanout.poll_event(), Some(Event::Stalled(viewer)));
+    assert_eq!(fanout.poll_event(), Some(Event::Lost(viewer)));
     assert!(fanout.is_drained(viewer) && fanout.poll_transmit().is_none());
     fanout.offer(camera.now, 0, &camera.next(100));
     assert!(fanout.poll_transmit().is_none(), "what is lost was its reference");
