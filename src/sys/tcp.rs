@@ -43,7 +43,10 @@ fn listen_exactly(address: SocketAddr) -> Result<OwnedFd, Errno> {
     setsockopt(&listener, sockopt::TcpKeepIdle, &KEEP_IDLE_S)?;
     setsockopt(&listener, sockopt::TcpKeepInterval, &KEEP_INTERVAL_S)?;
     bind(listener.as_raw_fd(), &SockaddrStorage::from(address))?;
-    listen_on(&listener, Backlog::new(BACKLOG)?)?;
+    // As many may wait as the kernel lets (net.core.somaxconn, 4,096): with fewer, a flood fills the
+    // queue in the second that a busy processor may take, and whose handshake is dropped tries again
+    // a second later. SOMAXCONN is 128 in musl.
+    listen_on(&listener, Backlog::MAXALLOWABLE)?;
     Ok(listener)
 }
 
@@ -153,9 +156,6 @@ pub fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     })
 }
 
-/// Connections that wait to be accepted: what a flood brings in the second that a busy processor may
-/// take. Beyond it the kernel drops a handshake, and who wanted in tries again a second later.
-const BACKLOG: i32 = 1_024;
 /// Data that is not acknowledged for so long: the peer is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Silence before the first probe, and between two. With [`USER_TIMEOUT`], the second one ends it.
