@@ -23,7 +23,12 @@ impl Server {
     }
 
     pub(super) fn handle(&mut self, now: Instant, id: ConnectionId, request: Request) {
-        match self.answer(now, id, &request) {
+        let answer = self.answer(now, id, &request);
+        if let Some(state) = self.connections.get_mut(&id) {
+            let is_in_line = matches!(answer, Err(Stop::Hold(Hold::Turn, _)));
+            state.in_line_since = is_in_line.then(|| state.in_line_since.unwrap_or(now));
+        }
+        match answer {
             Ok(response) => self.respond(id, &request, &response),
             Err(Stop::Refuse(refusal)) => self.respond(id, &request, &refusal.response()),
             Err(Stop::Hold(on, until)) => {

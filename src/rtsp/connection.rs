@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub sessions: Vec<SessionId>,
     /// The request whose answer is not yet decided.
     pub waiting: Option<Waiting>,
+    /// Since when its credentials wait to be looked at.
+    pub in_line_since: Option<Instant>,
     /// Nothing more is read; the caller has been told to close it.
     pub is_closing: bool,
     parser: Parser,
@@ -79,6 +81,7 @@ impl Connection {
             is_known: false,
             sessions: Vec::new(),
             waiting: None,
+            in_line_since: None,
             is_closing: false,
             parser: Parser::default(),
             queue: VecDeque::new(),
@@ -153,11 +156,6 @@ impl Connection {
     /// encrypts does not want them to be read.
     pub(super) const fn allows_datagrams(&self) -> bool {
         !self.is_encrypted && matches!(self.role, Role::Whole)
-    }
-
-    /// Whether its credentials have not been looked at yet.
-    pub(super) fn awaits_its_turn(&self) -> bool {
-        self.waiting.as_ref().is_some_and(|waiting| waiting.on == Hold::Turn)
     }
 
     /// Whether it has neither a session nor ever been let in.

@@ -147,6 +147,9 @@ impl Server {
         local: SocketAddr,
     ) -> Result<ConnectionId, Refused> {
         let address = peer.ip().to_canonical();
+        if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
+            return Err(Refused::TooMany);
+        }
         let mut same: Vec<_> = self.connections.iter().collect();
         same.retain(|(_, other)| other.peer.ip().to_canonical() == address);
         if same.len() >= 2 * self.settings.max_per_address {
@@ -157,13 +160,10 @@ impl Server {
             // A failed login is answered late, and holds its connection for so long: that is not to
             // keep out who has the right password and the same address. Who still waits to be
             // looked at may be that one.
-            same.retain(|(_, other)| self.is_pending(other) && !other.awaits_its_turn());
+            same.retain(|(_, other)| self.is_pending(other) && !self.is_in_line(other));
             let quietest = same.into_iter().min_by_key(|(_, other)| other.last_request);
             let (&quietest, _) = quietest.ok_or(Refused::TooManyFromAddress)?;
             self.close(quietest);
-        }
-        if self.connections.len() >= 2 * self.settings.max_viewers + 2 * MAX_PENDING {
-            return Err(Refused::TooMany);
         }
         let pending = || self.connections.iter().filter(|(_, other)| self.is_pending(other));
         if pending().count() >= MAX_PENDING {
@@ -276,7 +276,10 @@ impl Server {
         expired.into_iter().for_each(|id| self.end_session(id, Ending::TimedOut));
 
         let due = |state: &Connection| state.deadline().is_some_and(|at| at <= now);
-        for id in keys_where(&self.connections, due) {
+        let mut ids = keys_where(&self.connections, due);
+        // A turn is for who has stood in line for longest: those who guess are soon in line again.
+        ids.sort_by_key(|id| self.connections.get(id).and_then(|state| state.in_line_since));
+        for id in ids {
             while let Some(state) = self.connections.get_mut(&id).filter(|state| due(state)) {
                 match state.waiting.take_if(|waiting| waiting.until <= now) {
                     Some(waiting) => self.overdue(now, id, waiting),

@@ -232,6 +232,16 @@ impl Server {
     }
 
     /// Whether a connection, or the tunnel that it is part of, belongs to a stranger.
+    /// Whether the credentials of a connection, or of the one that it leads into, wait to be looked
+    /// at.
+    pub(super) fn is_in_line(&self, state: &Connection) -> bool {
+        let asks = match state.role {
+            Role::In { to, .. } => self.connections.get(&to),
+            Role::Whole | Role::Out { .. } => Some(state),
+        };
+        asks.is_some_and(|asks| asks.in_line_since.is_some())
+    }
+
     pub(super) fn is_pending(&self, state: &Connection) -> bool {
         match state.role {
             Role::In { to, .. } => {
