@@ -282,7 +282,10 @@ fn act_on_signals(signals: &Signals, has_file: bool) -> anyhow::Result<()> {
         }
         // Further ones change nothing: viewers are to be told in any case. That is done by now, and
         // a thread that a driver holds is not waited for.
-        thread::park_timeout(ENDING_MAX);
+        let end = clock::now() + ENDING_MAX;
+        while clock::now() < end {
+            thread::park_timeout(end.since(clock::now()));
+        }
         warn!("run: ending without a thread that does not answer");
         std::process::exit(0);
     };

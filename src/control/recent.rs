@@ -58,17 +58,22 @@ impl Write for Tee {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.recent.push(line);
         // Every thread writes here, that which serves as well: none may wait for a reader.
-        if !has_room() {
-            self.left_out += 1;
-            return Ok(line.len());
-        }
+        let mut text = Vec::new();
         if self.left_out > 0 {
-            let count = std::mem::take(&mut self.left_out);
-            writeln!(io::stderr(), "{count} lines that nobody read are left out here")?;
+            writeln!(text, "{} lines that nobody read are left out here", self.left_out)?;
         }
-        for piece in line.chunks(PIECE_LEN).take_while(|_| has_room()) {
-            io::stderr().write_all(piece)?;
+        text.extend_from_slice(line);
+        let mut pieces = text.chunks(PIECE_LEN);
+        let count = pieces.len();
+        while pieces.len() > 0 && has_room() {
+            pieces.next().map_or(Ok(()), |piece| io::stderr().write_all(piece))?;
         }
+        self.left_out = match pieces.len() {
+            0 => 0,
+            left if left == count => self.left_out + 1,
+            // The note is out, and the rest of the line is missing.
+            _ => 1,
+        };
         Ok(line.len())
     }
 

@@ -210,7 +210,7 @@ pub(super) fn reopen<T>(
     (is_needed, refused): (impl Fn() -> bool, impl Fn(&Error)),
 ) -> Option<T> {
     let is_changed = matches!(failure, Failure::Changed);
-    if tools.loss.begin(clock::now(), is_changed) && !is_changed {
+    if tools.loss.begin(clock::now(), is_changed) {
         warn!("capture: lost the source reason=\"{failure}\"");
     } else {
         log::debug!("capture: not back reason=\"{failure}\"");

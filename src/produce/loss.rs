@@ -16,19 +16,21 @@ struct Lost {
     since: Instant,
     /// Before the next attempt.
     pause: Duration,
+    /// Whether anybody was told.
+    is_told: bool,
 }
 
 impl Loss {
     /// The source has failed, or is to be another one: then the first attempt waits for nothing.
-    /// Answers whether it was well until now.
+    /// Answers whether that is to be told: once, and not of one that somebody wants.
     pub(super) fn begin(&self, now: Instant, is_hurried: bool) -> bool {
         let mut lost = self.lost();
-        let is_first = lost.is_none();
-        let lost = lost.get_or_insert(Lost { since: now, pause: REOPEN_FIRST });
+        let lost = lost.get_or_insert(Lost { since: now, pause: REOPEN_FIRST, is_told: false });
         if is_hurried {
             lost.pause = Duration::ZERO;
+            return false;
         }
-        is_first
+        !std::mem::replace(&mut lost.is_told, true)
     }
 
     /// How long to wait before the next attempt to open it.
@@ -88,5 +90,9 @@ mod tests {
         assert!(!loss.begin(AT, true));
         assert_eq!(loss.pause(), Duration::ZERO);
         assert_eq!(loss.pause(), REOPEN_FIRST);
+        loss.end(AT);
+        assert!(!loss.begin(AT, true), "that is wanted");
+        assert!(loss.begin(AT, false), "and the new one fails, which is not");
+        assert!(!loss.begin(AT, false));
     }
 }
