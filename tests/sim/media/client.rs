@@ -139,7 +139,7 @@ impl Client {
             last_idr: None,
             is_insisting: false,
             refusals: 0,
-            is_steady: true,
+            is_steady: false,
         };
         client.ask(now, Method::Describe, "Accept: application/sdp\r\n");
         client

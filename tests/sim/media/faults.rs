@@ -132,7 +132,10 @@ fn draw(
             events.push((begin, Event::WallClock { step_micros }));
         }
         _ if has_witness => events.push((begin, Event::ParameterSets)),
-        _ => events.push((begin, Event::Sleep(random.up_to(Duration::from_secs(3))))),
+        _ => {
+            let span = random.up_to(Duration::from_secs(3)).min(until.since(begin));
+            events.push((begin, Event::Sleep(span)));
+        }
     }
 }
 
