@@ -182,6 +182,12 @@ impl Fanout {
         }
     }
 
+    /// One more receiver shares what goes to this viewer, a group: its reply to PLAY names the next
+    /// IDR, which is sent therefore.
+    pub fn join(&mut self, viewer: ViewerId) {
+        self.get_mut(viewer).into_iter().for_each(|viewer| viewer.queue.join());
+    }
+
     /// The viewer gets no more access units; one that is half sent ends with a whole packet.
     pub fn stop(&mut self, viewer: ViewerId) -> Counts {
         let Some(viewer) = self.get_mut(viewer) else { return Counts::default() };

@@ -19,6 +19,8 @@ pub(super) struct Queue {
     continuity: Continuity,
     /// Whether an image has been queued since the viewer began to play.
     has_started: bool,
+    /// Whether a reply names the next IDR.
+    is_joined: bool,
 }
 
 #[derive(Debug)]
@@ -31,11 +33,11 @@ pub(super) struct Item {
 #[derive(Debug)]
 enum Kind {
     /// `end`: bytes of the image that are to be sent; all but when the viewer was stopped.
-    /// `is_first`: since the viewer began to play. The reply to PLAY names it, so it stays.
+    /// `is_named`: a reply to PLAY names it as the first one, so it stays.
     Image {
         image: Arc<WireImage>,
         end: usize,
-        is_first: bool,
+        is_named: bool,
     },
     Message(Arc<[u8]>),
 }
@@ -57,6 +59,7 @@ impl Default for Queue {
             message_bytes: 0,
             continuity: Continuity::START,
             has_started: false,
+            is_joined: false,
         }
     }
 }
@@ -80,7 +83,12 @@ impl Queue {
     /// Begins to play: nothing is admitted before an IDR.
     pub(super) fn start(&mut self) {
         self.continuity = Continuity::START;
-        self.has_started = false;
+        (self.has_started, self.is_joined) = (false, false);
+    }
+
+    /// One more begins to share what goes to this viewer, with the next IDR.
+    pub(super) const fn join(&mut self) {
+        self.is_joined = true;
     }
 
     /// Something was lost on the way here: nothing is admitted before an IDR, and what waits until
@@ -151,10 +159,11 @@ impl Queue {
         if !self.continuity.admit(image.is_idr(), has_room) {
             return false;
         }
-        let is_first = !std::mem::replace(&mut self.has_started, true);
+        let is_joined = image.is_idr() && std::mem::take(&mut self.is_joined);
+        let is_named = !std::mem::replace(&mut self.has_started, true) || is_joined;
         self.image_bytes += len;
         self.image_count += 1;
-        let kind = Kind::Image { image: Arc::clone(image), end: len, is_first };
+        let kind = Kind::Image { image: Arc::clone(image), end: len, is_named };
         self.items.push_back(Item { kind, sent: 0 });
         true
     }
@@ -184,13 +193,14 @@ impl Queue {
         unsent
     }
 
-    /// Takes out every image of which nothing has been sent, but for the first one if `keeps_first`.
-    fn discard_unstarted(&mut self, path: Path, keeps_first: bool) -> Unsent {
+    /// Takes out every image of which nothing has been sent, but for those that replies name if
+    /// `keeps_named`.
+    fn discard_unstarted(&mut self, path: Path, keeps_named: bool) -> Unsent {
         let mut unsent = Unsent::default();
         let mut bytes = 0;
         self.items.retain(|item| {
-            let Kind::Image { image, is_first, .. } = &item.kind else { return true };
-            if item.sent > 0 || (keeps_first && *is_first) {
+            let Kind::Image { image, is_named, .. } = &item.kind else { return true };
+            if item.sent > 0 || (keeps_named && *is_named) {
                 return true;
             }
             bytes += image.bytes().len();

@@ -487,6 +487,24 @@ fn a_viewer_that_is_a_gop_behind_goes_on_at_the_newest_idr() {
 }
 
 #[test]
+fn the_idr_with_which_one_more_joins_a_group_is_sent_however_far_that_is_behind() {
+    let (mut fanout, mut camera) = (Fanout::default(), Camera::new());
+    let group = fanout.add(camera.now, Path::Stream);
+    fanout.play(group, 0);
+    let all: Vec<_> = (0..44).map(|_| camera.next(3_000)).collect();
+    for (index, image) in all.iter().enumerate() {
+        if index == 15 {
+            fanout.join(group);
+        }
+        fanout.offer(camera.now, 0, image);
+    }
+    // The first, the next IDR after it was joined, and the newest with what follows.
+    let kept = [&all[..1], &all[20..21], &all[40..]].concat();
+    let sent = drain(&mut fanout, camera.now, EVERYTHING).concat_bytes();
+    assert_eq!(sent, kept.iter().flat_map(|image| image.bytes().to_vec()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_viewer_that_is_late_by_less_than_a_gop_loses_nothing() {
     // The first IDR half sent, or sent and the rest of its GOP waiting.
     for (path, part) in [(Path::Stream, 10), (Path::Datagram, 1), (Path::Stream, EVERYTHING)] {

@@ -107,6 +107,7 @@ impl Hub {
         }
         let Some(group) = self.groups.get_mut(&id) else { return };
         group.members.insert(session);
+        group.playing.viewer.into_iter().for_each(|viewer| self.fanout.join(viewer));
         // It wants to know the time, and the others do not mind.
         group.playing.hasten_report();
         let next = group.playing.next_report();
