@@ -49,7 +49,8 @@ fn every_test_script_and_folder_that_the_readme_names_exists() {
     for folder in ["src", "tests"] {
         functions(&root().join(folder), &mut tests);
     }
-    let is_path = |word: &&str| ["scripts/", "tests/", "src/"].iter().any(|it| word.starts_with(it));
+    let is_path =
+        |word: &&str| ["scripts/", "tests/", "src/"].iter().any(|it| word.starts_with(it));
     let paths = quoted(&text).filter(is_path).map(|word| word.split(' ').next().unwrap());
     let lost_paths: Vec<_> = paths.filter(|path| !root().join(path).exists()).collect();
     let named: Vec<_> = quoted(&text).filter(|word| is_test(word)).collect();
